@@ -1,0 +1,1 @@
+"""Cumulet: the whole of OpenStack as one Python program."""

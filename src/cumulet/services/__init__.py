@@ -1,0 +1,1 @@
+"""The services of the cloud, one folder each, named by service type."""
