@@ -1,0 +1,1 @@
+"""The HTTP side: declarations, the request pipeline, policy, versions. Knows no service."""

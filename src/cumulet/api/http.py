@@ -1,0 +1,228 @@
+"""Requests, responses and endpoints as services see them. No service ever sees the server behind (`api/server.py`)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from cumulet.api.resource import ANY, Version
+from cumulet.core.errors import Invalid, TooLarge
+
+encode_json = msgspec.json.Encoder().encode
+MAX_BODY = 1 << 20
+"""Bytes of a request body that is read as a whole; data (images, objects) is streamed."""
+
+
+class Query:
+    """The query string: names with one or more values, in order."""
+
+    __slots__ = ("pairs", "raw")
+
+    def __init__(self, raw: str) -> None:
+        self.raw = raw
+        self.pairs: list[tuple[str, str]] = parse_qsl(raw, keep_blank_values=True) if raw else []
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The last value of `name`."""
+        for key, value in reversed(self.pairs):
+            if key == name:
+                return value
+        return default
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.pairs if key == name]
+
+    def __contains__(self, name: str) -> bool:
+        return any(key == name for key, _ in self.pairs)
+
+    def grouped(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for key, value in self.pairs:
+            groups.setdefault(key, []).append(value)
+        return groups
+
+    def replaced(self, **changes: str | None) -> str:
+        """The query string with some values set (None: left out)."""
+        pairs = [(k, v) for k, v in self.pairs if k not in changes]
+        return urlencode(pairs + [(k, v) for k, v in changes.items() if v is not None])
+
+
+class Wire(Protocol):
+    """What a request asks of the server behind it: its body, in pieces."""
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class Request:
+    """One HTTP request. `path` is decoded; `headers` look-ups ignore case; `remote` is the peer's address."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        wire: Wire,
+        *,
+        base_url: str = "",
+        remote: str = "",
+        port: int = 0,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.base_url = base_url
+        self.remote = remote
+        self.port = port
+        self._query = query
+        self._wire = wire
+        self._body: bytes | None = None
+
+    @cached_property
+    def query(self) -> Query:
+        return Query(self._query)
+
+    @property
+    def url(self) -> str:
+        return f"{self.base_url}{self.path}{'?' if self._query else ''}{self._query}"
+
+    @property
+    def has_body(self) -> bool:
+        return self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, in pieces of bounded size; reading begins (and 100-continue is sent) with the first."""
+        return self._wire.chunks()
+
+    async def read(self, limit: int = MAX_BODY) -> bytes:
+        """The whole body; TooLarge over `limit` bytes."""
+        if self._body is None:
+            if int(self.headers.get("Content-Length", 0)) > limit:
+                raise TooLarge(f"The request body is larger than the {limit} bytes that are taken here.")
+            parts, size = [], 0
+            async for chunk in self.chunks():
+                size += len(chunk)
+                if size > limit:
+                    raise TooLarge(f"The request body is larger than the {limit} bytes that are taken here.")
+                parts.append(chunk)
+            self._body = b"".join(parts)
+        return self._body
+
+    async def json(self, type: Any = Any) -> Any:
+        """The body as JSON of `type`."""
+        try:
+            return msgspec.json.decode(await self.read(), type=type)
+        except msgspec.DecodeError as error:
+            raise Invalid(f"The request body is not what this call takes: {error}") from None
+
+
+@dataclass(frozen=True)
+class File:
+    """A reply's body that is part of a file: `length` bytes from `offset`."""
+
+    path: Path
+    offset: int
+    length: int
+
+
+@dataclass
+class Response:
+    """A reply. A `body` that is neither bytes nor a stream nor a file is sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200, **headers: str) -> "Response":
+        return cls(status, encode_json(value), {"Content-Type": "application/json", **headers})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One call of an API: method and path, who serves it, who may make it, what it takes.
+
+    `path` may hold `{name}` (one segment) and, at its end, `{name:rest}` (all that is left); they reach the handler as
+    keyword arguments. `body` is a Resource (decoded in `mode`), a msgspec Struct, or None; it reaches the handler as `body`.
+    `action` is the one key of the body that chooses this endpoint among those of the same path (`{"reboot": ...}`).
+    `policy` is the rule checked before anything is read; `auth=False` lets anybody in.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Any]]
+    policy: str = ""
+    body: Any = None
+    mode: str = "create"
+    status: int = 200
+    action: str = ""
+    since: Version = ANY
+    until: Version = (99, 999)
+    auth: bool = True
+    resource: Any = None  # the Resource whose table the call serves, for the documentation
+
+    @property
+    def doc(self) -> str:
+        return (self.handler.__doc__ or "").strip()
+
+
+class Node:
+    """A segment of the routes' tree."""
+
+    __slots__ = ("children", "methods", "parameter", "rest")
+
+    def __init__(self) -> None:
+        self.children: dict[str, Node] = {}
+        self.parameter: Node | None = None
+        self.rest: Node | None = None
+        self.methods: dict[str, list[Endpoint]] = {}
+
+
+class Router:
+    """Finds the endpoints of a path. Fixed segments win over parameters."""
+
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+        self._root = Node()
+        self._names: dict[int, tuple[str, ...]] = {}
+        for endpoint in endpoints:
+            self._add(endpoint)
+
+    def _add(self, endpoint: Endpoint) -> None:
+        node, names = self._root, []
+        for segment in endpoint.path.strip("/").split("/"):
+            if segment.startswith("{") and segment.endswith(":rest}"):
+                names.append(segment[1:-6])
+                node.rest = node.rest or Node()
+                node = node.rest
+            elif segment.startswith("{"):
+                names.append(segment[1:-1])
+                node.parameter = node.parameter or Node()
+                node = node.parameter
+            elif segment:
+                node = node.children.setdefault(segment, Node())
+        node.methods.setdefault(endpoint.method, []).append(endpoint)
+        self._names[id(endpoint)] = tuple(names)
+
+    def find(self, path: str) -> tuple[dict[str, list[Endpoint]], list[str]] | None:
+        """(the endpoints of each method, the values of the path's parameters), or None."""
+        node, values = self._root, []
+        segments = [s for s in path.split("/") if s] if path != "/" else []
+        for position, segment in enumerate(segments):
+            child = node.children.get(segment)
+            if child is None:
+                if node.parameter is None:
+                    if node.rest is None:
+                        return None
+                    values.append("/".join(path.lstrip("/").split("/")[position:]))
+                    return node.rest.methods, values
+                child = node.parameter
+                values.append(segment)
+            node = child
+        return (node.methods, values) if node.methods else None
+
+    def names(self, endpoint: Endpoint) -> tuple[str, ...]:
+        return self._names[id(endpoint)]

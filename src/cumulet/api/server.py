@@ -1,0 +1,151 @@
+"""The HTTP server behind `api/http.py`: aiohttp's low-level server, one site per port.
+
+RFC 9112 (HTTP/1.1). What is settled here: `100 Continue` is sent when the body is first read, so that a refused upload is
+never sent; bodies stream in both directions; a file is sent in pieces read off the loop; slow headers are cut off.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from cumulet.api.http import File, Request, Response, encode_json
+
+log = logging.getLogger("cumulet.server")
+
+PIECE = 1 << 20
+HEADER_LIMIT = 32 << 10
+"""Bytes of one header line: object metadata and large tokens need more than aiohttp's 8 KiB."""
+STOP_GRACE = 5.0
+"""Seconds that requests in flight get to end when the server stops."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class AiohttpWire:
+    """A request's body, from aiohttp."""
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
+        self._expects = request.headers.get("Expect", "").lower() == "100-continue"
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._expects and self._request.transport is not None:
+            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._expects = False
+        content = self._request.content
+        while chunk := await content.readany():
+            yield chunk
+
+
+class Server:
+    """Every listening HTTP port of the program."""
+
+    def __init__(self) -> None:
+        self._runners: list[web.ServerRunner] = []
+        self.addresses: list[tuple[str, int]] = []
+
+    async def listen(self, handler: Handler, sock: socket.socket) -> web.ServerRunner:
+        """Serve `handler` on a bound socket."""
+        port = sock.getsockname()[1] if sock.family != socket.AF_UNIX else 0
+
+        async def answer(raw: web.BaseRequest) -> web.StreamResponse:
+            return await _send(raw, await handler(_receive(raw, port)))
+
+        server = web.Server(
+            answer,  # type: ignore[arg-type]
+            access_log=None,
+            keepalive_timeout=75,
+            max_line_size=HEADER_LIMIT,
+            max_field_size=HEADER_LIMIT,
+            auto_decompress=False,
+            lingering_time=1,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=STOP_GRACE)
+        await runner.setup()
+        await web.SockSite(runner, sock, backlog=1024).start()
+        self._runners.append(runner)
+        self.addresses.append(sock.getsockname())
+        return runner
+
+    async def close(self, runner: web.ServerRunner) -> None:
+        """Stop serving one socket."""
+        if runner in self._runners:
+            self._runners.remove(runner)
+            await runner.cleanup()
+
+    async def stop(self) -> None:
+        """Stop listening, let requests in flight end, close."""
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        self._runners.clear()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL) where it cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(1024)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def is_taken(error: OSError) -> bool:
+    return error.errno == errno.EADDRINUSE
+
+
+def _receive(raw: web.BaseRequest, port: int) -> Request:
+    target = raw.rel_url
+    scheme = raw.headers.get("X-Forwarded-Proto", "http")
+    return Request(
+        raw.method,
+        unquote(target.raw_path),
+        target.raw_query_string,
+        raw.headers,
+        AiohttpWire(raw),
+        base_url=f"{scheme}://{raw.headers.get('X-Forwarded-Host') or raw.headers.get('Host', '')}",
+        remote=raw.remote or "",
+        port=port,
+    )
+
+
+async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+    body: Any = response.body
+    if not isinstance(body, (bytes, File)) and not hasattr(body, "__aiter__"):
+        body = encode_json(body)
+    if isinstance(body, bytes):
+        if response.status in (204, 304):
+            body = None
+        return web.Response(status=response.status, body=body, headers=response.headers)
+    reply = web.StreamResponse(status=response.status, headers=response.headers)
+    if isinstance(body, File):
+        reply.content_length = body.length
+    await reply.prepare(raw)
+    if raw.method != "HEAD":
+        async for piece in _pieces(body) if isinstance(body, File) else body:
+            await reply.write(piece)
+    await reply.write_eof()
+    return reply
+
+
+async def _pieces(file: File) -> AsyncIterator[bytes]:
+    """A part of a file, read off the loop."""
+    handle = await asyncio.to_thread(open, file.path, "rb")
+    try:
+        await asyncio.to_thread(handle.seek, file.offset)
+        left = file.length
+        while left > 0 and (piece := await asyncio.to_thread(handle.read, min(PIECE, left))):
+            left -= len(piece)
+            yield piece
+    finally:
+        handle.close()

@@ -1,0 +1,28 @@
+"""A service: what `services/<type>/__init__.py` states of itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cumulet.api.dialect import Dialect
+from cumulet.api.http import Endpoint
+from cumulet.api.version import Microversions
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the cloud.
+
+    `type` is its name in the catalogue and, with `-` as `_`, its folder; `upstream` the project whose API it speaks;
+    `ports` its keys in the port registry; `needs` the services whose interfaces it imports;
+    `rules` its policy defaults by upstream's names.
+    """
+
+    type: str
+    upstream: str
+    ports: tuple[str, ...]
+    dialect: Dialect
+    endpoints: Sequence[Endpoint]
+    needs: tuple[str, ...] = ()
+    microversions: Microversions | None = None
+    rules: Mapping[str, str] = field(default_factory=dict)
+    request_id_header: str = ""  # a header of its own beside X-Openstack-Request-Id

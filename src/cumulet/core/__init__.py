@@ -1,0 +1,1 @@
+"""What services stand on. Knows neither HTTP nor any service."""

@@ -1,0 +1,110 @@
+"""Rows by declaration: read, insert, change and remove stored objects. Called from inside a unit of work.
+
+A stored class has a `table` and is built from its columns by name. Statements are made once per class and kept.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, delete, func, select
+from sqlalchemy import insert as sql_insert
+from sqlalchemy import update as sql_update
+
+from cumulet.core.errors import NotFound
+
+
+class Stored(Protocol):
+    """What the functions below ask of a class."""
+
+    table: ClassVar[Table]
+    kind: ClassVar[str]  # its name in messages
+
+
+R = TypeVar("R", bound=Stored)
+
+
+@cache
+def _by_key(table: Table) -> Select[Any]:
+    (key,) = table.primary_key.columns
+    return select(table).where(key == bindparam("key"))
+
+
+@cache
+def _insert(table: Table) -> Any:
+    return sql_insert(table)
+
+
+@cache
+def _update(table: Table, names: frozenset[str]) -> Any:
+    (key,) = table.primary_key.columns
+    return sql_update(table).where(key == bindparam("_key")).values({n: bindparam(n) for n in names})
+
+
+@cache
+def _delete(table: Table) -> Any:
+    (key,) = table.primary_key.columns
+    return delete(table).where(key == bindparam("key"))
+
+
+def load(cls: type[R], row: Any) -> R:
+    """The object of a row that was selected with all columns of its table."""
+    return cls(**dict(zip(row._fields, row, strict=True)))
+
+
+def values(obj: Any) -> dict[str, Any]:
+    """The columns of a stored object."""
+    return {name: getattr(obj, name) for name in type(obj).table.c.keys()}
+
+
+def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> R:
+    """The object with this key; NotFound where there is none, or none inside `scope`."""
+    statement = _by_key(cls.table)
+    row = tx.execute(statement.where(*scope) if scope else statement, {"key": key}).first()
+    if row is None:
+        raise NotFound(cls.kind, key)
+    return load(cls, row)
+
+
+def first(tx: Connection, cls: type[R], *where: ColumnElement[bool]) -> R | None:
+    """The first object for which `where` holds, or None."""
+    row = tx.execute(select(cls.table).where(*where).limit(1)).first()
+    return None if row is None else load(cls, row)
+
+
+def find(tx: Connection, cls: type[R], *where: ColumnElement[bool], order: Sequence[Any] = ()) -> list[R]:
+    """All objects for which `where` holds."""
+    return [load(cls, row) for row in tx.execute(select(cls.table).where(*where).order_by(*order))]
+
+
+def count(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:
+    return int(tx.execute(select(func.count()).select_from(cls.table).where(*where)).scalar_one())
+
+
+def insert(tx: Connection, obj: Any) -> None:
+    tx.execute(_insert(type(obj).table), values(obj))
+
+
+def insert_many(tx: Connection, objects: Sequence[Any]) -> None:
+    if objects:
+        tx.execute(_insert(type(objects[0]).table), [values(o) for o in objects])
+
+
+def update(tx: Connection, cls: type[Any], key: Any, /, **changes: Any) -> int:
+    """Change columns of the row with this key; returns how many rows there were (0 or 1)."""
+    if not changes:
+        return 1
+    return int(tx.execute(_update(cls.table, frozenset(changes)), {**changes, "_key": key}).rowcount)
+
+
+def update_where(tx: Connection, cls: type[Any], where: Sequence[ColumnElement[bool]], /, **changes: Any) -> int:
+    """Change columns of every row for which all of `where` holds (a compare-and-swap); returns how many there were."""
+    return int(tx.execute(sql_update(cls.table).where(*where).values(changes)).rowcount)
+
+
+def remove(tx: Connection, cls: type[Any], key: Any) -> int:
+    return int(tx.execute(_delete(cls.table), {"key": key}).rowcount)
+
+
+def remove_where(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:
+    return int(tx.execute(delete(cls.table).where(*where)).rowcount)
