@@ -1,1 +1,3 @@
 """Cumulet: the whole of OpenStack as one Python program."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,73 @@
+"""`cumulet up`."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from cumulet import lock, preflight
+from cumulet.cli.options import with_settings
+from cumulet.config import Settings
+
+_STYLES = {"note": ("note", "blue"), "fallback": ("FALLBACK", "yellow"), "fatal": ("cannot start", "red")}
+
+
+@click.command("up")
+@with_settings()
+def command(settings: Settings) -> None:
+    """Start the cloud in the foreground.
+
+    Checks the machine first and says what stands in the way. Ctrl-C stops the program; servers keep running, and the
+    next `cumulet up` finds them again (--stop-servers shuts them down). The line "ready in X s" means that every API
+    answers.
+
+    \b
+    Example, as root for real servers; then as any user, simulated, beside another cloud on the same ports:
+      cumulet up --data /var/lib/cumulet --bind 192.0.2.10
+      cumulet up --data /tmp/cloud --hypervisor simulated --port-offset 10000
+    """
+    plan = preflight.examine(settings)
+    _show(plan)
+    if plan.fatal:
+        sys.exit(1)
+    try:
+        with lock.hold(settings.data):
+            sys.exit(_serve(replace(settings, hypervisor=plan.hypervisor, network=plan.network), plan))
+    except lock.DataLockedError as error:
+        raise click.ClickException(f"{error}; stop that one, or give this one its own --data") from error
+
+
+def _show(plan: preflight.Plan) -> None:
+    """Print what the user should know: only the obstacles if there are any; what is as it should be needs no line."""
+    shown = plan.fatal or [finding for finding in plan.findings if finding.level != "ok"]
+    for finding, following in zip(shown, [*shown[1:], None], strict=True):
+        word, colour = _STYLES[finding.level]
+        fatal = finding.level == "fatal"
+        click.echo(f"{click.style(word, fg=colour, bold=True)}: {finding.text}", err=fatal)
+        if finding.way_out and (following is None or following.way_out != finding.way_out):
+            click.echo(f"  way out: {finding.way_out}", err=fatal)
+
+
+def _announce(line: str) -> None:
+    """Print at once, also into a pipe: scripts wait for the line `ready in X s`."""
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _serve(settings: Settings, plan: preflight.Plan) -> int:
+    """Run the program until it is told to stop; its exit status."""
+    from cumulet import program
+
+    return _run(program.run(settings, plan=plan, announce=_announce))
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main)
+    return uvloop.run(main)

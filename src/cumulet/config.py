@@ -1,0 +1,265 @@
+"""All settings: name, type, default and one sentence each.
+
+A setting has one name everywhere: `port_offset` in the TOML file, `CUMULET_PORT_OFFSET` in the environment and
+`--port-offset` on the command line. A flag wins over the environment, the environment over the file, the file over
+the default. The fields of `Settings` are the only place where a setting is described.
+"""
+
+import difflib
+import ipaddress
+import os
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+ENVIRONMENT_PREFIX = "CUMULET_"
+CONFIG_VARIABLE = "CUMULET_CONFIG"
+"""Names the TOML file, as `--config` does; the only `CUMULET_` variable that is no setting."""
+
+
+class SettingsError(Exception):
+    """A setting is unknown or its value cannot be used; the text says which, where it was set, and what would do."""
+
+
+def _default_data() -> Path:
+    return Path("/var/lib/cumulet") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "cumulet"
+
+
+def _says(sentence: str, default: str | None = None, **limits: Any) -> Meta:
+    """Describe a setting; `default` tells in words what a computed or empty default stands for."""
+    return Meta(description=sentence, extra={"default": default} if default else None, **limits)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the program is told. Made by `load`; `docs` and `cumulet up --help` are generated from it."""
+
+    data: Annotated[
+        Path,
+        _says("The directory that holds the cloud's state.", "/var/lib/cumulet as root, else ~/.local/share/cumulet"),
+    ] = field(default_factory=_default_data)
+    bind: Annotated[str, _says("The IP address on which all services listen.")] = "127.0.0.1"
+    endpoint_host: Annotated[
+        str,
+        _says(
+            "The host name or address in the catalogue's URLs.",
+            "`bind`, or this host's own address for a wildcard",
+        ),
+    ] = ""
+    port_offset: Annotated[int, _says("A number added to every port.", ge=0, le=30000)] = 0
+    region: Annotated[str, _says("The region of all endpoints.", min_length=1, max_length=255)] = "RegionOne"
+    hostname: Annotated[
+        str, _says("The name of this host among compute hosts and agents.", "the host's own name", min_length=1)
+    ] = field(default_factory=socket.gethostname)
+    hypervisor: Annotated[
+        Literal["auto", "qemu", "simulated"],
+        _says("What runs servers: `auto` takes QEMU where it can be used, and says so where it cannot."),
+    ] = "auto"
+    virt_type: Annotated[
+        Literal["auto", "kvm", "tcg"],
+        _says("How QEMU runs guests: `auto` measures KVM and takes it only if it is fast."),
+    ] = "auto"
+    network: Annotated[
+        Literal["auto", "linux", "simulated"],
+        _says("What carries tenant networks: `auto` takes Linux namespaces and nftables where it may."),
+    ] = "auto"
+    public_cidr: Annotated[str, _says("The subnet of the external network `public`, made at the first start.")] = (
+        "172.24.4.0/24"
+    )
+    public_bridge: Annotated[
+        str, _says("The host's bridge to the external network.", pattern="^[a-zA-Z0-9_.-]{1,15}$")
+    ] = "cumulet-ext"
+    guest_image: Annotated[
+        Path | None,
+        _says(
+            "The qcow2 file registered as image `cumulet-guest` at the first start.",
+            "guest.qcow2 in the data directory, in /usr/share/cumulet or in the source checkout",
+        ),
+    ] = None
+    database: Annotated[str, _says("The database, as an SQLAlchemy URL.", "an SQLite file in the data directory")] = ""
+    admin_password: Annotated[
+        str, _says("The admin's password, set at the first start; prefer the environment to the flag.", "generated")
+    ] = ""
+    token_lifetime: Annotated[int, _says("How long a token is valid, in seconds.", ge=60)] = 14400
+    max_body: Annotated[
+        int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
+    ] = 1024 * 1024
+    operation_workers: Annotated[
+        int, _says("How many long operations (building a server, and the like) run at once.", ge=1, le=1024)
+    ] = 16
+    stop_servers: Annotated[
+        bool, _says("Shut all servers down when the program stops; otherwise they keep running.")
+    ] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], _says("The least serious messages that are logged.")
+    ] = "info"
+    log_format: Annotated[Literal["text", "json"], _says("How log lines are written.")] = "text"
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL to connect to, the default filled in."""
+        return self.database or f"sqlite:///{self.data.absolute() / 'cumulet.sqlite'}"
+
+    @property
+    def endpoint_address(self) -> str:
+        """What stands for this host in URLs, without brackets. May ask the kernel for this host's address."""
+        if self.endpoint_host:
+            return self.endpoint_host
+        if not ipaddress.ip_address(self.bind).is_unspecified:
+            return self.bind
+        return _own_address(self.bind)
+
+    def find_guest_image(self) -> Path | None:
+        """The guest image to register: the one set, else the first that exists of the usual places."""
+        if self.guest_image is not None:
+            return self.guest_image
+        places = [self.data / "guest.qcow2", Path("/usr/share/cumulet/guest.qcow2")]
+        checkout = Path(__file__).resolve().parents[2]
+        if (checkout / "pyproject.toml").is_file():
+            places.append(checkout / "guest.qcow2")
+        return next((place for place in places if place.is_file()), None)
+
+
+class Setting(Struct, frozen=True):
+    """One row of the table of settings, as people and the command line see it. `default` is text."""
+
+    name: str
+    type: Any
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    is_flag: bool = False
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def _row(info: msgspec.structs.FieldInfo) -> Setting:
+    kind, meta = get_args(info.type)
+    default = str(info.default).lower() if kind is bool else str(info.default)
+    return Setting(
+        name=info.name,
+        type=info.type,
+        default=(meta.extra or {}).get("default", default),
+        description=meta.description,
+        choices=get_args(kind) if get_origin(kind) is Literal else (),
+        is_flag=kind is bool,
+    )
+
+
+SETTINGS: tuple[Setting, ...] = tuple(_row(info) for info in msgspec.structs.fields(Settings))
+_BY_NAME = {row.name: row for row in SETTINGS}
+
+
+def load(
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Settings:
+    """Put the settings together from flags (None: not given), environment and TOML file.
+
+    Without `file`, `CUMULET_CONFIG` may name one. Raises SettingsError.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get(CONFIG_VARIABLE)
+    if file is None and named:
+        file = Path(named)
+    values = _from_file(file) if file is not None else {}
+    values |= _from_environment(environ)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = _convert(_known(name, f"the flag {name}"), value, _BY_NAME[name].flag, strict=False)
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {file} is no valid TOML: {error}") from error
+    return {
+        name: _convert(_known(name, f"`{name}` in {file}"), value, f"`{name}` in {file}", strict=True)
+        for name, value in content.items()
+    }
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for variable, value in environ.items():
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_VARIABLE:
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            values[name] = _convert(_known(name, variable), value, f"{variable}={value}", strict=False)
+    return values
+
+
+def _known(name: str, source: str) -> Setting:
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    near = difflib.get_close_matches(name, _BY_NAME, n=1)
+    hint = f"did you mean `{near[0]}`?" if near else f"the settings are: {', '.join(_BY_NAME)}"
+    raise SettingsError(f"{source} is not a setting; {hint}")
+
+
+def _convert(row: Setting, value: object, source: str, *, strict: bool) -> Any:
+    try:
+        return msgspec.convert(value, row.type, strict=strict, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        if row.choices:
+            raise SettingsError(f"{source}: must be one of {', '.join(row.choices)}") from error
+        reason = str(error).removesuffix(" - at `$`")
+        for python, words in _WORDS:
+            reason = reason.replace(python, words)
+        raise SettingsError(f"{source}: {reason[:1].lower() + reason[1:]}") from error
+
+
+def _path(kind: type, value: object) -> Path:
+    if kind is Path and isinstance(value, str | Path) and str(value):
+        return Path(value).expanduser()
+    raise ValueError("expected a path")
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what the types alone cannot."""
+    for name, parse, wanted in _ADDRESSES:
+        value = getattr(settings, name)
+        try:
+            parse(value)
+        except ValueError as error:
+            raise SettingsError(f"`{name}` is {value!r}, but must be {wanted}") from error
+    if settings.guest_image is not None and not settings.guest_image.is_file():
+        raise SettingsError(f"`guest_image` names {settings.guest_image}, which is no file")
+
+
+_WORDS = (("`int`", "a whole number"), ("`str`", "text"), ("`bool`", "true or false"))
+"""Names of types as users know them, for messages about values."""
+
+_ADDRESSES: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("bind", ipaddress.ip_address, "an IP address of this host, such as 127.0.0.1 or 0.0.0.0"),
+    ("public_cidr", ipaddress.ip_network, "a network with its prefix length, such as 172.24.4.0/24"),
+)
+
+
+def _own_address(wildcard: str) -> str:
+    """This host's address towards the world; loopback where there is no route. Sends nothing."""
+    family, far, loopback = (
+        (socket.AF_INET6, "2001:db8::1", "::1") if ":" in wildcard else (socket.AF_INET, "192.0.2.1", "127.0.0.1")
+    )
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))
+        except OSError:
+            return loopback
+        return str(probe.getsockname()[0])
