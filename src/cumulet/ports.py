@@ -37,7 +37,16 @@ class Port(Struct, frozen=True):
 
 PORTS: tuple[Port, ...] = (
     Port("identity", "identity", "keystone", 5000, "Identity API", path="/v3", served=True),
-    Port("identity-admin", "identity", "keystone", 35357, "Identity API, admin endpoint", endpoint="admin", path="/v3"),
+    Port(
+        "identity-admin",
+        "identity",
+        "keystone",
+        35357,
+        "Identity API, admin endpoint",
+        endpoint="admin",
+        path="/v3",
+        served=True,
+    ),
     Port("image", "image", "glance-api", 9292, "Image API", served=True),
     Port("image-registry", "image", "glance-registry", 9191, "Image registry (v1 era, read-only)", endpoint="internal"),
     Port("compute", "compute", "nova-api", 8774, "Compute API", path="/v2.1", served=True),

@@ -1,13 +1,13 @@
 """The pipeline: how one request becomes one reply. Read `App.__call__` top to bottom.
 
-    route       first, so that what does not exist costs nothing and is a 404 even without a token
-    version     before the token: an unsupported version is a 406 to anybody
-    token       who is asking
-    policy      may he make this call at all (whose objects he may touch is in the SQL of each call)
-    decode      bytes to a checked struct; only now is the body read, so a refused upload costs nothing
-    handle      the service's own function
-    encode      JSON, once
-    errors      anything raised above, worded in the family's dialect; the unexpected is logged and a plain 500
+route       first, so that what does not exist costs nothing and is a 404 even without a token
+version     before the token: an unsupported version is a 406 to anybody
+token       who is asking
+policy      may he make this call at all (whose objects he may touch is in the SQL of each call)
+decode      bytes to a checked struct; only now is the body read, so a refused upload costs nothing
+handle      the service's own function
+encode      JSON, once
+errors      anything raised above, worded in the family's dialect; the unexpected is logged and a plain 500
 """
 
 import logging
@@ -51,7 +51,9 @@ class App:
         """Answer one request; never raises but for cancellation."""
         started = time.perf_counter()
         request_id = f"req-{uuid.uuid4()}"
-        ctx = Context(self.runtime, NOBODY, self.policy, request_id=request_id, request=request, dialect=self.service.dialect)
+        ctx = Context(
+            self.runtime, NOBODY, self.policy, request_id=request_id, request=request, dialect=self.service.dialect
+        )
         try:
             response = await self._answer(ctx, request)
         except CloudError as error:
@@ -164,5 +166,3 @@ def _record(service: str, request: Request, response: Response, ctx: Context[Any
             (time.perf_counter() - started) * 1000,
             extra={"global_request_id": request.headers.get("X-OpenStack-Request-ID")},
         )
-
-

@@ -178,21 +178,35 @@ def crud(
         assert delete is not None
         return await delete(ctx, id) or Response(statuses[2])
 
-    for function, verb in ((list_all, "List"), (show_one, "Show"), (create_one, "Create"), (update_one, "Change"), (delete_one, "Delete")):
+    for function, verb in (
+        (list_all, "List"),
+        (show_one, "Show"),
+        (create_one, "Create"),
+        (update_one, "Change"),
+        (delete_one, "Delete"),
+    ):
         function.__doc__ = f"{verb} {cls.options.plural if verb == 'List' else cls.kind}."
     endpoints = [
         Endpoint("GET", collection, list_all, policy_list or rule("get"), since=since, resource=cls),
         Endpoint("GET", member, show_one, rule("get"), since=since, resource=cls),
     ]
     if create is not None:
-        endpoint = Endpoint("POST", collection, create_one, rule("create"), cls, status=statuses[0], since=since, resource=cls)
+        endpoint = Endpoint(
+            "POST", collection, create_one, rule("create"), cls, status=statuses[0], since=since, resource=cls
+        )
         if bulk:
-            endpoint = Endpoint("POST", collection, create_some, rule("create"), status=statuses[0], since=since, resource=cls)
+            endpoint = Endpoint(
+                "POST", collection, create_some, rule("create"), status=statuses[0], since=since, resource=cls
+            )
         endpoints.append(endpoint)
     if update is not None:
         endpoints.append(
-            Endpoint(update_method, member, update_one, rule("update"), cls, "update", statuses[1], since=since, resource=cls)
+            Endpoint(
+                update_method, member, update_one, rule("update"), cls, "update", statuses[1], since=since, resource=cls
+            )
         )
     if delete is not None:
-        endpoints.append(Endpoint("DELETE", member, delete_one, rule("delete"), status=statuses[2], since=since, resource=cls))
+        endpoints.append(
+            Endpoint("DELETE", member, delete_one, rule("delete"), status=statuses[2], since=since, resource=cls)
+        )
     return endpoints

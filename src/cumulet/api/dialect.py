@@ -81,7 +81,9 @@ def _identity_fault(status: int, error: e.CloudError, request_id: str, request: 
     return {"error": {"code": status, "message": error.message, "title": phrase(status)}}
 
 
-def _identity_page(request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None) -> dict[str, Any]:
+def _identity_page(
+    request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
+) -> dict[str, Any]:
     def link(marker: str | None) -> str | None:
         return f"{request.base_url}{request.path}?{request.query.replaced(marker=marker)}" if marker else None
 
@@ -109,7 +111,9 @@ def _compute_fault(status: int, error: e.CloudError, request_id: str, request: R
     return {error.code or COMPUTE_FAULTS.get(status, "computeFault"): {"code": status, "message": error.message}}
 
 
-def _compute_page(request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None) -> dict[str, Any]:
+def _compute_page(
+    request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
+) -> dict[str, Any]:
     reply: dict[str, Any] = {plural: items}
     if after:
         href = f"{request.base_url}{request.path}?{request.query.replaced(marker=after)}"
@@ -140,7 +144,9 @@ def _network_type(error: e.CloudError) -> str:
     return names.get(type(error), type(error).__name__)
 
 
-def _network_page(request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None) -> dict[str, Any]:
+def _network_page(
+    request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
+) -> dict[str, Any]:
     reply: dict[str, Any] = {plural: items}
     links = []
     base = f"{request.base_url}{request.path}?"
@@ -160,7 +166,9 @@ def _image_fault(status: int, error: e.CloudError, request_id: str, request: Req
     return {"message": error.message, "code": f"{status} {phrase(status)}", "title": phrase(status)}
 
 
-def _image_page(request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None) -> dict[str, Any]:
+def _image_page(
+    request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
+) -> dict[str, Any]:
     def link(marker: str | None) -> str:
         rest = request.query.replaced(marker=marker)
         return request.path + (f"?{rest}" if rest else "")
@@ -185,7 +193,9 @@ def _placement_fault(status: int, error: e.CloudError, request_id: str, request:
     return {"errors": [fault]}
 
 
-def _plain_page(request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None) -> dict[str, Any]:
+def _plain_page(
+    request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
+) -> dict[str, Any]:
     return {plural: items}
 
 
@@ -201,10 +211,18 @@ COMPUTE = Dialect(
     limit=1000,
 )
 NETWORK = Dialect(
-    _network_fault, _network_page, forbidden="({rule}) is disallowed by policy", fields_parameter=True, marker_status=404
+    _network_fault,
+    _network_page,
+    forbidden="({rule}) is disallowed by policy",
+    fields_parameter=True,
+    marker_status=404,
 )
 IMAGE = Dialect(
-    _image_fault, _image_page, statuses={e.QuotaExceeded: 413}, limit=25, max_limit=1000,
+    _image_fault,
+    _image_page,
+    statuses={e.QuotaExceeded: 413},
+    limit=25,
+    max_limit=1000,
     forbidden="You are not authorized to complete {rule} action.",
 )
 PLACEMENT = Dialect(_placement_fault, _plain_page, forbidden="Policy does not allow {rule} to be performed.")

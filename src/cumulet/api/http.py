@@ -129,6 +129,26 @@ class File:
     length: int
 
 
+class WebSocket(Protocol):
+    """The server's end of a websocket (RFC 6455), binary messages only."""
+
+    async def receive(self) -> bytes | None:
+        """The next message; None once the peer has closed."""
+        ...
+
+    async def send(self, data: bytes) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """A reply's body that turns the connection into a websocket and hands it to `serve`."""
+
+    serve: Callable[[WebSocket], Awaitable[None]]
+    protocols: tuple[str, ...] = ("binary",)
+
+
 @dataclass
 class Response:
     """A reply. A `body` that is neither bytes nor a stream nor a file is sent as JSON."""

@@ -17,7 +17,9 @@ from cumulet.core.errors import CloudError
 
 Check = Callable[[Caller, Any], bool]
 
-TOKEN = re.compile(r"\s*(\(|\)|and\b|or\b|not\b|@|!|(?:'[^']*'|\"[^\"]*\"|[^\s():]+):(?:%\([^)]*\)s|[^\s()]+))", re.IGNORECASE)
+TOKEN = re.compile(
+    r"\s*(\(|\)|and\b|or\b|not\b|@|!|(?:'[^']*'|\"[^\"]*\"|[^\s():]+):(?:%\([^)]*\)s|[^\s()]+))", re.IGNORECASE
+)
 
 ADMIN = "role:admin"
 ADMIN_OR_OWNER_READER = "role:admin or (role:reader and project_id:%(project_id)s)"

@@ -62,7 +62,9 @@ def plan(
     statement = select(cls.table).where(*conditions)
     for column, descending in order:
         statement = statement.order_by(column.desc() if descending else column.asc())
-    return Plan(cls, statement, order, _limit(query, dialect), query.get("marker") or None, reverse, dialect.marker_status)
+    return Plan(
+        cls, statement, order, _limit(query, dialect), query.get("marker") or None, reverse, dialect.marker_status
+    )
 
 
 def fetch(tx: Connection, plan: Plan) -> list[Any]:

@@ -152,7 +152,9 @@ class ResourceMeta(msgspec.StructMeta):
         return [
             f
             for f in cls.fields
-            if mode in f.modes and f.since <= version <= f.until and (granted is None or not f.show or f.show in granted)
+            if mode in f.modes
+            and f.since <= version <= f.until
+            and (granted is None or not f.show or f.show in granted)
         ]
 
     @property
@@ -175,7 +177,10 @@ class ResourceMeta(msgspec.StructMeta):
         if cls.options.plural not in wrapped:
             return None
         try:
-            return [_bare(cls, mode, version)(raw) for raw in json.decode(wrapped[cls.options.plural], type=list[msgspec.Raw])]
+            return [
+                _bare(cls, mode, version)(raw)
+                for raw in json.decode(wrapped[cls.options.plural], type=list[msgspec.Raw])
+            ]
         except msgspec.DecodeError as error:
             raise Invalid(_explain(error)) from None
 
@@ -293,15 +298,15 @@ def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Calla
             return f"convert_{f.name}(row.{f.name})"
         return f"row.{f.name}"
 
-    values = {f: expression(f) for f in shown}
+    values = [(f, expression(f)) for f in shown]
     if cls.options.extra:
-        pairs = ", ".join(f"{f.wire!r}: {e}" for f, e in values.items())
+        pairs = ", ".join(f"{f.wire!r}: {e}" for f, e in values)
         code = f"lambda row: {{**(row.{cls.options.extra} or {{}}), {pairs}}}"
     else:
         names["model"] = defstruct(
             cls.__name__, [(f.name, f.type) for f in shown], rename={f.name: f.wire for f in shown}, gc=False
         )
-        code = f"lambda row: model({', '.join(values.values())})"
+        code = f"lambda row: model({', '.join(e for _, e in values)})"
     return eval(code, names)  # type: ignore[no-any-return]
 
 

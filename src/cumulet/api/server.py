@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
-from cumulet.api.http import File, Request, Response, encode_json
+from cumulet.api.http import File, Request, Response, Upgrade, encode_json
 
 log = logging.getLogger("cumulet.server")
 
@@ -41,6 +41,29 @@ class AiohttpWire:
         content = self._request.content
         while chunk := await content.readany():
             yield chunk
+
+
+class AiohttpWebSocket:
+    """A websocket, from aiohttp."""
+
+    def __init__(self, socket: web.WebSocketResponse) -> None:
+        self._socket = socket
+
+    async def receive(self) -> bytes | None:
+        while True:
+            message = await self._socket.receive()
+            if message.type is WSMsgType.BINARY:
+                return bytes(message.data)
+            if message.type is WSMsgType.TEXT:
+                return str(message.data).encode()
+            if message.type in (WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR):
+                return None
+
+    async def send(self, data: bytes) -> None:
+        await self._socket.send_bytes(data)
+
+    async def close(self) -> None:
+        await self._socket.close()
 
 
 class Server:
@@ -121,6 +144,12 @@ def _receive(raw: web.BaseRequest, port: int) -> Request:
 
 async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     body: Any = response.body
+    if isinstance(body, Upgrade):
+        websocket = web.WebSocketResponse(protocols=body.protocols, max_msg_size=0, heartbeat=30)
+        await websocket.prepare(raw)
+        await body.serve(AiohttpWebSocket(websocket))
+        await websocket.close()
+        return websocket
     if not isinstance(body, (bytes, File)) and not hasattr(body, "__aiter__"):
         body = encode_json(body)
     if isinstance(body, bytes):

@@ -1,21 +1,21 @@
 """Every error that a service may raise, as one tree. They know no HTTP: `api/dialect.py` words them for each API family.
 
-    CloudError
-    ├── Invalid             the request makes no sense as it stands
-    ├── Unauthorized        nobody we know is asking
-    ├── Forbidden           who asks may not do this
-    ├── NotFound            there is no such thing, or not for who asks
-    ├── MethodNotAllowed    the path exists, the method does not
-    ├── NotAcceptable       no such version or representation
-    ├── Conflict            not in this state, or there is one already
-    ├── QuotaExceeded       a limit of the project would be passed
-    ├── Gone                it was there once
-    ├── PreconditionFailed  the state the caller relies on has changed
-    ├── TooLarge            more bytes than this call takes
-    ├── UnsupportedMedia    a content type this call does not take
-    ├── RangeNotSatisfiable the bytes asked for are not there
-    ├── NotImplementedHere  upstream has it, this cloud does not
-    └── Unavailable         something outside does not answer; worth trying again
+CloudError
+├── Invalid             the request makes no sense as it stands
+├── Unauthorized        nobody we know is asking
+├── Forbidden           who asks may not do this
+├── NotFound            there is no such thing, or not for who asks
+├── MethodNotAllowed    the path exists, the method does not
+├── NotAcceptable       no such version or representation
+├── Conflict            not in this state, or there is one already
+├── QuotaExceeded       a limit of the project would be passed
+├── Gone                it was there once
+├── PreconditionFailed  the state the caller relies on has changed
+├── TooLarge            more bytes than this call takes
+├── UnsupportedMedia    a content type this call does not take
+├── RangeNotSatisfiable the bytes asked for are not there
+├── NotImplementedHere  upstream has it, this cloud does not
+└── Unavailable         something outside does not answer; worth trying again
 """
 
 from typing import Any

@@ -223,7 +223,9 @@ class Operations:
         busy = frozenset(o.resource_id for o in self._current.values())
         claimed, wait = await self._db.run(_claim, self._owner, room, frozenset(self._kinds), busy)
         for operation in claimed:
-            task = asyncio.get_running_loop().create_task(self._run(operation), name=f"{operation.kind} {operation.resource_id}")
+            task = asyncio.get_running_loop().create_task(
+                self._run(operation), name=f"{operation.kind} {operation.resource_id}"
+            )
             self._running[operation.seq] = task
             self._current[operation.seq] = operation
             task.add_done_callback(lambda t, seq=operation.seq: self._ended(seq, t))
@@ -249,9 +251,13 @@ class Operations:
             await self._failed(operation, kind, error)
 
     async def _failed(self, operation: Operation, kind: Kind, error: Exception) -> None:
-        hopeless = isinstance(error, Permanent) or (isinstance(error, CloudError) and not isinstance(error, Unavailable))
+        hopeless = isinstance(error, Permanent) or (
+            isinstance(error, CloudError) and not isinstance(error, Unavailable)
+        )
         if hopeless or operation.attempts >= kind.attempts:
-            log.warning("%s of %s failed: %s", operation.kind, operation.resource_id, error, exc_info=not hopeless and error)
+            log.warning(
+                "%s of %s failed: %s", operation.kind, operation.resource_id, error, exc_info=not hopeless and error
+            )
             await self._db.run(_fail, operation, kind.on_failure, error)
             return
         pause = BACKOFF[min(operation.attempts, len(BACKOFF)) - 1]

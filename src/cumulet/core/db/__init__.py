@@ -1,7 +1,18 @@
 """The database: SQLAlchemy Core, synchronous units of work, SQLite or MySQL/MariaDB."""
 
 from cumulet.core.db.engine import Database, after_commit
-from cumulet.core.db.store import count, find, first, get, insert, insert_many, remove, remove_where, update, update_where
+from cumulet.core.db.store import (
+    count,
+    find,
+    first,
+    get,
+    insert,
+    insert_many,
+    remove,
+    remove_where,
+    update,
+    update_where,
+)
 from cumulet.core.db.table import Json, metadata
 
 __all__ = [

@@ -57,7 +57,8 @@ class Database:
         self._loop = asyncio.get_running_loop()
         await self._loop.run_in_executor(self._pool, self._migrate)
         if self.is_sqlite:
-            self._reader = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._reader = self.engine.connect()
+            self._reader.info["mode"] = "autocommit"  # each statement sees the newest state and holds no lock after it
 
     async def stop(self) -> None:
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
@@ -112,12 +113,12 @@ class Database:
 
     def _read_unit(self, fn: Callable[..., T], args: Any, kwargs: Any) -> T:
         connection = self._connection()
-        connection.info["readonly"] = True
+        connection.info["mode"] = "read"
         try:
             with connection.begin():
                 return fn(connection, *args, **kwargs)
         finally:
-            connection.info["readonly"] = False
+            connection.info["mode"] = "write"
 
     def _migrate(self) -> None:
         from cumulet.core.db.migrate import is_current, upgrade
@@ -150,7 +151,8 @@ def _sqlite_engine(url: str) -> Engine:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         # A deferred transaction that reads and then writes fails with SQLITE_BUSY however long it waits.
-        if connection.get_isolation_level() != "AUTOCOMMIT":
-            connection.exec_driver_sql("BEGIN" if connection.info.get("readonly") else "BEGIN IMMEDIATE")
+        mode = connection.info.get("mode", "write")
+        if mode != "autocommit":
+            connection.exec_driver_sql("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
 
     return engine

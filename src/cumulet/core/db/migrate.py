@@ -5,6 +5,7 @@ own, so that a service comes and goes as one folder. Revision ids are `<owner>_<
 `network_0001_start.py`. Forward only. Write a new one with `python -m cumulet.core.db.migrate OWNER TITLE`.
 """
 
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -43,7 +44,9 @@ def upgrade(connection: Connection) -> None:
     from alembic.runtime.migration import MigrationContext
 
     script = _scripts()
-    context = MigrationContext.configure(connection, opts={"fn": lambda rev, _context: script._upgrade_revs("heads", rev)})
+    context = MigrationContext.configure(
+        connection, opts={"fn": lambda rev, _context: script._upgrade_revs("heads", rev)}
+    )
     with Operations.context(context):
         context.run_migrations()
 
@@ -63,8 +66,14 @@ def write_revision(owner: str, title: str) -> Path:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import create_engine
 
-    import cumulet.program  # noqa: F401 - importing it declares every table
     from cumulet.core.db.table import metadata
+
+    for module in (
+        ("cumulet.core.operations", "cumulet.core.quota")
+        if owner == "core"
+        else (f"cumulet.services.{owner}.declaration",)
+    ):
+        importlib.import_module(module)  # which declares the tables
 
     folder = next(f for f in folders() if f.parent.name == owner or (owner == "core" and "core" in f.parts))
     numbers = [int(m[2]) for f in folder.glob("*.py") if (m := REVISION.match(f.name))]
@@ -94,5 +103,7 @@ def write_revision(owner: str, title: str) -> Path:
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m cumulet.core.db.migrate OWNER TITLE   (OWNER: core, or a folder of services/)")
+        raise SystemExit(
+            "usage: python -m cumulet.core.db.migrate OWNER TITLE   (OWNER: core, or a folder of services/)"
+        )
     print(write_revision(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,287 @@
+"""The composition root: the only file that knows every service and every driver, and wires them.
+
+`run` is `cumulet up` after the start-up checks: start, serve until told to stop, stop in order.
+"""
+
+import asyncio
+import logging
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+import cumulet
+from cumulet import credentials, ports, preflight, status
+from cumulet.api.app import App
+from cumulet.api.policy import Policy
+from cumulet.api.server import Handler, Server, bind, is_taken
+from cumulet.api.service import Service
+from cumulet.config import Settings
+from cumulet.core.bus.local import LocalBus
+from cumulet.core.db import Database
+from cumulet.core.kernel import Kernel
+from cumulet.core.operations import Operations
+from cumulet.core.tasks import Tasks
+from cumulet.files import write_atomic
+from cumulet.logs import configure_logging
+from cumulet.services.compute.declaration import SERVICE as COMPUTE
+from cumulet.services.compute.drivers import Hypervisor
+from cumulet.services.compute.runtime import ComputeRuntime
+from cumulet.services.identity.declaration import SERVICE as IDENTITY
+from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
+from cumulet.services.identity.runtime import IdentityRuntime
+from cumulet.services.image.declaration import SERVICE as IMAGE
+from cumulet.services.image.runtime import ImageRuntime
+from cumulet.services.network.declaration import SERVICE as NETWORK
+from cumulet.services.network.drivers import Dataplane
+from cumulet.services.network.runtime import NetworkRuntime
+from cumulet.services.placement.declaration import SERVICE as PLACEMENT
+from cumulet.services.placement.runtime import PlacementRuntime
+
+log = logging.getLogger("cumulet.program")
+
+SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, PLACEMENT, NETWORK, COMPUTE)
+NAMES = {service.type: service.upstream for service in SERVICES}
+
+
+class StartError(Exception):
+    """The program cannot start; the text says why and what to do."""
+
+
+class Secrets(Struct):
+    """What the first start makes up and every later one needs: the cloud's own short name and the first passwords."""
+
+    cloud: str
+    admin_password: str
+    demo_password: str
+
+
+class Program:
+    """One running cloud."""
+
+    def __init__(self, settings: Settings, plan: preflight.Plan) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.secrets = _secrets(settings)
+        self.server = Server()
+        self.tasks = Tasks()
+        self.kernel = _kernel(settings, self.tasks)
+        self.dataplane = _dataplane(self.settings, plan, self.secrets.cloud)
+        self.hypervisor = _hypervisor(self.settings, plan, self.dataplane)
+        self.identity = IdentityRuntime(self.kernel)
+        self.image = ImageRuntime(self.kernel)
+        self.placement = PlacementRuntime(self.kernel)
+        self.network = NetworkRuntime(self.kernel, self.dataplane, self.server)
+        self.compute = ComputeRuntime(
+            self.kernel,
+            self.hypervisor,
+            images=self.image,
+            network=self.network,
+            placement=self.placement,
+            console_url=_url(settings, "novnc"),
+        )
+        self.network.metadata = self.compute.answer_metadata
+        self.accounts: Accounts | None = None
+
+    async def start(self) -> None:
+        """Listen, bring everything up and answer. Raises StartError."""
+        sockets = _bind_all(self.settings)
+        await self.kernel.db.start()
+        await self.kernel.bus.start()
+        self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
+        self._write_credentials()
+        for service in (self.identity, self.image, self.placement, self.network, self.compute):
+            await service.start()
+        if self.accounts.created:
+            await self._first_start(self.accounts)
+        await self.kernel.operations.start()
+        for name, handler in self._handlers().items():
+            await self.server.listen(handler, sockets[name])
+
+    async def stop(self) -> None:
+        """Stop answering, end what is under way where it can be taken up again, let go of the host."""
+        await self.server.stop()
+        await self.kernel.operations.stop()
+        if self.settings.stop_servers:
+            await self.compute.stop_all_servers()
+        for service in (self.compute, self.network, self.placement, self.image, self.identity):
+            await service.stop()
+        await self.tasks.stop()
+        await self.kernel.bus.stop()
+        await self.kernel.db.stop()
+
+    def _handlers(self) -> dict[str, Handler]:
+        """Who answers on each served port of the registry."""
+        policy = Policy({name: text for service in SERVICES for name, text in service.rules.items()})
+        runtimes = {
+            "identity": self.identity,
+            "image": self.image,
+            "placement": self.placement,
+            "network": self.network,
+            "compute": self.compute,
+        }
+        handlers: dict[str, Handler] = {"novnc": self.compute.answer_console}
+        for service in SERVICES:
+            app = App(service, runtimes[service.type], self.identity.authenticate, policy)
+            handlers.update({name: app for name in service.ports})
+        return handlers
+
+    def _bootstrap(self) -> Bootstrap:
+        return Bootstrap(
+            region=self.settings.region,
+            admin_password=self.secrets.admin_password,
+            demo_password=self.secrets.demo_password,
+            endpoints=[
+                CatalogEntry(
+                    row.service_type, NAMES[row.service_type], interface, _url(self.settings, row.name) + row.path
+                )
+                for row, interface in _catalogue()
+            ],
+        )
+
+    def _write_credentials(self) -> None:
+        credentials.write(
+            self.settings.data,
+            auth_url=_url(self.settings, "identity") + "/v3",
+            region=self.settings.region,
+            admin_password=self.secrets.admin_password,
+            demo_password=self.secrets.demo_password,
+        )
+
+    async def _first_start(self, accounts: Accounts) -> None:
+        """What a new cloud has beside its accounts: flavors, the external network, the guest image."""
+        await self.compute.ensure_flavors()
+        await self.network.ensure_public(accounts.admin_project_id, self.settings.public_cidr)
+        image = self.settings.find_guest_image()
+        if image is not None:
+            await self.image.ensure_guest_image(accounts.admin_project_id, image)
+
+    async def status(self, started: float, ready: float) -> status.Status:
+        host = await self.hypervisor.host_info()
+        return status.Status(
+            started=started,
+            ready_seconds=ready,
+            version=cumulet.__version__,
+            region=self.settings.region,
+            urls={name: _url(self.settings, name) for name in self._handlers()},
+            hypervisor=self.plan.hypervisor,
+            virt_type=host.virt_type,
+            virt_reason=host.reason,
+            network=self.plan.network,
+            database=self.kernel.db.url.get_backend_name(),
+            fallbacks=self.plan.fallbacks,
+        )
+
+
+async def run(settings: Settings, *, plan: preflight.Plan, announce: Callable[[str], None]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    configure_logging(settings)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        program = Program(settings, plan)
+        await program.start()
+    except StartError as error:
+        announce(f"cannot start: {error}")
+        return 1
+    ready = status.seconds_since_start()
+    status.announce_ready(settings.data, await program.status(time.time(), ready), announce)
+    await stopped.wait()
+    announce("stopping; servers keep running" if not settings.stop_servers else "stopping, and shutting servers down")
+    await program.stop()
+    status.remove(settings.data)
+    return 0
+
+
+async def reset(settings: Settings) -> None:
+    """Remove every trace of this cloud from the host: servers, networks, and the state under the data directory."""
+    plan = preflight.choose(settings)
+    made_up = _secrets(settings)
+    dataplane = _dataplane(settings, plan, made_up.cloud)
+    hypervisor = _hypervisor(settings, plan, dataplane)
+    await hypervisor.start()
+    for server_id in await hypervisor.observe():
+        await hypervisor.remove_server(server_id)
+    await hypervisor.stop()
+    await dataplane.start()
+    await dataplane.remove_all()
+
+
+def _kernel(settings: Settings, tasks: Tasks) -> Kernel:
+    db = Database(settings.database_url)
+    operations = Operations(db, settings.hostname, workers=settings.operation_workers)
+    return Kernel(settings, db, operations, LocalBus(), tasks)
+
+
+def _dataplane(settings: Settings, plan: preflight.Plan, cloud: str) -> Dataplane:
+    if plan.network == "simulated":
+        from cumulet.services.network.drivers.simulated import SimulatedDataplane
+
+        return SimulatedDataplane()
+    from cumulet.services.network.drivers.linux import LinuxDataplane
+
+    return LinuxDataplane(settings.data / "network", prefix=cloud, external_bridge=settings.public_bridge)
+
+
+def _hypervisor(settings: Settings, plan: preflight.Plan, dataplane: Dataplane) -> Hypervisor:
+    if plan.hypervisor == "simulated":
+        from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
+
+        return SimulatedHypervisor(settings.data / "compute", hostname=settings.hostname)
+    from cumulet.services.compute.drivers.qemu import QemuHypervisor
+
+    taps = None if plan.network == "simulated" else dataplane
+    return QemuHypervisor(settings.data / "compute", taps, virt_type=settings.virt_type, hostname=settings.hostname)
+
+
+def _url(settings: Settings, name: str) -> str:
+    """The root URL of a port of the registry, as clients reach it."""
+    return ports.root_url(settings.endpoint_address, ports.port(name, settings.port_offset))
+
+
+def _catalogue() -> list[tuple[ports.Port, str]]:
+    """The endpoints that clients find: every API that is served, under each interface (identity's admin one has a port of
+    its own)."""
+    entries = []
+    for service in SERVICES:
+        admin = ports.port(service.ports[-1])
+        entries += [(ports.port(service.ports[0]), interface) for interface in ("public", "internal")]
+        entries.append((admin, "admin"))
+    return entries
+
+
+def _secrets(settings: Settings) -> Secrets:
+    """The cloud's secrets, made and stored before anything uses them."""
+    path: Path = settings.data / "secrets.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Secrets)
+    except FileNotFoundError:
+        made = Secrets(
+            f"cu{secrets.token_hex(3)}", settings.admin_password or secrets.token_urlsafe(12), secrets.token_urlsafe(12)
+        )
+        settings.data.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, msgspec.json.encode(made), mode=0o600)
+        return made
+
+
+def _bind_all(settings: Settings) -> dict[str, socket.socket]:
+    """A listening socket for each served port, or none at all."""
+    bound: dict[str, socket.socket] = {}
+    for row in ports.served():
+        number = row.number + settings.port_offset
+        try:
+            bound[row.name] = bind(settings.bind, number)
+        except OSError as error:
+            for sock in bound.values():
+                sock.close()
+            if is_taken(error):
+                raise StartError(preflight.explain_port_taken(settings.bind, number)) from error
+            raise StartError(f"cannot listen on {settings.bind} port {number}: {error.strerror}") from error
+    return bound

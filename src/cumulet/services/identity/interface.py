@@ -1,0 +1,47 @@
+"""What other parts of the program may ask of identity."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from cumulet.core.context import Caller
+
+
+class CatalogEntry(Struct, frozen=True):
+    """One endpoint of the catalogue. `url` may hold `$(project_id)s`."""
+
+    service_type: str
+    service_name: str
+    interface: str  # public | internal | admin
+    url: str
+
+
+class Bootstrap(Struct, frozen=True):
+    """What the first start makes. Passwords are set only when the user is made."""
+
+    region: str
+    admin_password: str
+    demo_password: str
+    endpoints: Sequence[CatalogEntry]
+
+
+class Accounts(Struct, frozen=True):
+    """The projects and users of the first start, and whether this start made them."""
+
+    admin_project_id: str
+    admin_user_id: str
+    demo_project_id: str
+    demo_user_id: str
+    created: bool
+
+
+class Identity(Protocol):
+    async def authenticate(self, token: str) -> Caller:
+        """Who holds this token; Unauthorized if it is wrong, expired or revoked. Answered from memory where possible."""
+        ...
+
+    async def ensure_bootstrap(self, wanted: Bootstrap) -> Accounts:
+        """Make domain `default`, the roles, the admin and demo projects and users and the catalogue where they are missing;
+        bring the endpoints' URLs up to date."""
+        ...
