@@ -128,7 +128,7 @@ class Program:
         handlers: dict[str, Handler] = {"novnc": self.compute.answer_console}
         for service in SERVICES:
             app = App(service, runtimes[service.type], self.identity.authenticate, policy)
-            handlers.update({name: app for name in service.ports})
+            handlers.update(dict.fromkeys(service.ports, app))
         return handlers
 
     def _bootstrap(self) -> Bootstrap:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct
 from sqlalchemy import Connection
+from tests.harness import Client, kernel, serve
 
 from cumulet.api.crud import crud, own_project
 from cumulet.api.dialect import COMPUTE
@@ -25,7 +26,6 @@ from cumulet.core.errors import Unavailable
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Operation
 from cumulet.core.types import Id, Name, Time, new_id, now
-from tests.harness import Client, kernel, serve
 
 
 class Kennel(Struct, forbid_unknown_fields=True):

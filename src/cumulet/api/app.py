@@ -60,8 +60,8 @@ class App:
             response = self.service.dialect.error(error, request_id, request)
         except Exception:
             log.exception("%s %s failed, request %s", request.method, request.path, request_id)
-            error = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
-            response = self.service.dialect.error(error, request_id, request)
+            failure = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
+            response = self.service.dialect.error(failure, request_id, request)
         self._sign(response, ctx, request)
         _record(self.service.type, request, response, ctx, started)
         return response

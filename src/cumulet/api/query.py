@@ -56,7 +56,7 @@ def plan(
     conditions = [*scope, *filters(cls, query, version, granted, listing)]
     reverse = (query.get("page_reverse") or "").lower() in TRUE
     order = _order(cls, query, listing, reverse)
-    key = tuple(cls.table.primary_key.columns)[0]
+    key = next(iter(cls.table.primary_key.columns))
     if all(column is not key for column, _ in order):
         order.append((key, bool(order) and order[-1][1]))
     statement = select(cls.table).where(*conditions)
@@ -172,14 +172,15 @@ def _order(cls: ResourceMeta, query: Query, listing: Listing, reverse: bool) -> 
 def _after(tx: Connection, plan: Plan) -> ColumnElement[bool]:
     """The condition for rows behind the marker in the plan's order: (a, b, id) > (a', b', id'), written out."""
     table = plan.cls.table
-    key = tuple(table.primary_key.columns)[0]
+    key = next(iter(table.primary_key.columns))
     row = tx.execute(select(*[column for column, _ in plan.order]).where(key == plan.marker)).first()
     if row is None:
         message = f"Marker {plan.marker} could not be found"
         if plan.marker_missing == 404:
             raise NotFound(message=message)
         raise Invalid(message)
-    arms, equal = [], []
+    arms: list[ColumnElement[bool]] = []
+    equal: list[ColumnElement[bool]] = []
     for (column, descending), value in zip(plan.order, row, strict=True):
         column, value = (func.coalesce(column, ""), value or "") if column.nullable else (column, value)
         arms.append(and_(*equal, column < value if descending else column > value))

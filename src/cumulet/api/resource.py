@@ -201,7 +201,7 @@ class Resource(Struct, metaclass=ResourceMeta):
     def new(cls, body: Body | None = None, /, **values: Any) -> Self:
         """A new object from a decoded body and the values the service picked, which win; other fields get their defaults."""
         given = {} if body is None else body.given()
-        stored = {f.name: given[f.name] if f.name in given else f.default for f in cls.fields if f.stored}
+        stored = {f.name: given.get(f.name, f.default) for f in cls.fields if f.stored}
         stored.update(values)
         missing = [n for n, v in stored.items() if v is UNSET or v is AUTO]
         if missing:
@@ -221,8 +221,8 @@ def _show_rules(cls: ResourceMeta) -> frozenset[str]:
     return frozenset(f.show for f in cls.fields if f.show)
 
 
-def _struct(cls: ResourceMeta, mode: str, version: Version) -> type[Body]:
-    def column(f: Field) -> tuple[str, Any, Any] | tuple[str, Any]:
+def _struct(cls: ResourceMeta, mode: str, version: Version) -> Any:
+    def column(f: Field) -> Any:
         if mode == "create" and f.default is not AUTO:
             if f.default is UNSET:
                 return f.name, f.type
@@ -274,11 +274,12 @@ def _body(cls: ResourceMeta, mode: str, version: Version) -> Callable[[bytes], A
         return bare
     key = cls.options.key
     if cls.options.extra:
-        envelope = json.Decoder(defstruct("Body", [("inner", msgspec.Raw)], rename={"inner": key})).decode
+        outer: Any = defstruct("Body", [("inner", msgspec.Raw)], rename={"inner": key})
+        envelope = json.Decoder(outer).decode
         return lambda data: bare(envelope(data).inner)
     model = _struct(cls, mode, version)
     closed = not cls.options.ignore_unknown
-    wrapped = defstruct("Body", [("inner", model)], rename={"inner": key}, forbid_unknown_fields=closed)
+    wrapped: Any = defstruct("Body", [("inner", model)], rename={"inner": key}, forbid_unknown_fields=closed)
     decode = json.Decoder(wrapped, strict=not cls.options.lax).decode
     return lambda data: decode(data).inner
 
@@ -307,7 +308,7 @@ def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Calla
             cls.__name__, [(f.name, f.type) for f in shown], rename={f.name: f.wire for f in shown}, gc=False
         )
         code = f"lambda row: model({', '.join(e for _, e in values)})"
-    return eval(code, names)  # type: ignore[no-any-return]
+    return eval(code, names)  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
 
 
 def _explain(error: msgspec.DecodeError) -> str:

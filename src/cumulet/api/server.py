@@ -81,7 +81,7 @@ class Server:
             return await _send(raw, await handler(_receive(raw, port)))
 
         server = web.Server(
-            answer,  # type: ignore[arg-type]
+            answer,
             access_log=None,
             keepalive_timeout=75,
             max_line_size=HEADER_LIMIT,

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from msgspec import Struct
@@ -179,7 +180,7 @@ class Operations:
         await self._db.run(_requeue, self._owner)
         self._tasks.spawn("operations dispatcher", self._dispatch())
         self._tasks.every("operations leases", LEASE / 4, self._renew)
-        self._tasks.every("operations cleaning", 3600, lambda: self._db.run(_forget))
+        self._tasks.every("operations cleaning", 3600, self._clean)
 
     async def stop(self) -> None:
         """Stop claiming, and end what runs where it stands: the rows stay, the next start goes on."""
@@ -192,7 +193,10 @@ class Operations:
 
     async def idle(self) -> None:
         """Wait until no operation is due or running (for tests and for an orderly end)."""
-        while self._running or await self._db.read(_due):
+        while True:
+            due = await self._db.read(_due)
+            if not due and not self._running:
+                return
             if self._running:
                 await asyncio.wait(list(self._running.values()))
             else:
@@ -228,7 +232,7 @@ class Operations:
             )
             self._running[operation.seq] = task
             self._current[operation.seq] = operation
-            task.add_done_callback(lambda t, seq=operation.seq: self._ended(seq, t))
+            task.add_done_callback(partial(self._ended, operation.seq))
         return wait
 
     def _ended(self, seq: int, task: asyncio.Task[None]) -> None:
@@ -247,7 +251,7 @@ class Operations:
             if not self._stopping:
                 log.info("%s of %s was superseded", operation.kind, operation.resource_id)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is recorded
             await self._failed(operation, kind, error)
 
     async def _failed(self, operation: Operation, kind: Kind, error: Exception) -> None:
@@ -263,6 +267,9 @@ class Operations:
         pause = BACKOFF[min(operation.attempts, len(BACKOFF)) - 1]
         log.info("%s of %s failed, again in %s s: %s", operation.kind, operation.resource_id, pause, error)
         await self._db.run(_retry, operation, pause, error)
+
+    async def _clean(self) -> None:
+        await self._db.run(_forget)
 
     async def _renew(self) -> None:
         if self._running:

@@ -25,7 +25,7 @@ def limits(tx: Connection, service: str, project_id: str, defaults: Mapping[str,
     rows = tx.execute(
         select(table.c.resource, _limits).where(table.c.project_id == project_id, table.c.service == service)
     )
-    return {**defaults, **{resource: limit for resource, limit in rows}}
+    return {**defaults, **{row.resource: row.limit for row in rows}}
 
 
 def check(

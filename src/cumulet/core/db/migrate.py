@@ -106,4 +106,4 @@ if __name__ == "__main__":
         raise SystemExit(
             "usage: python -m cumulet.core.db.migrate OWNER TITLE   (OWNER: core, or a folder of services/)"
         )
-    print(write_revision(sys.argv[1], sys.argv[2]))
+    sys.stdout.write(f"{write_revision(sys.argv[1], sys.argv[2])}\n")

@@ -54,7 +54,7 @@ def load(cls: type[R], row: Any) -> R:
 
 def values(obj: Any) -> dict[str, Any]:
     """The columns of a stored object."""
-    return {name: getattr(obj, name) for name in type(obj).table.c.keys()}
+    return {column.name: getattr(obj, column.name) for column in type(obj).table.columns}
 
 
 def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> R:
