@@ -221,6 +221,7 @@ def _show_rules(cls: ResourceMeta) -> frozenset[str]:
     return frozenset(f.show for f in cls.fields if f.show)
 
 
+@cache
 def _struct(cls: ResourceMeta, mode: str, version: Version) -> Any:
     def column(f: Field) -> Any:
         if mode == "create" and f.default is not AUTO:
@@ -314,6 +315,16 @@ def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Calla
 def _explain(error: msgspec.DecodeError) -> str:
     """msgspec's sentence, with the place in the body in words a caller knows."""
     return str(error).replace("`$", "`body").replace("`body.", "`")
+
+
+def body_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
+    """The struct of a create or update body, with its envelope: what documents it and what makes examples of it."""
+    model = _struct(cls, mode, version)
+    return (
+        defstruct(f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key})
+        if cls.options.key
+        else model
+    )
 
 
 def wire_names(cls: ResourceMeta, changes: Mapping[str, Any]) -> dict[str, Any]:
