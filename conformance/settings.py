@@ -26,10 +26,11 @@ def write(path: Path, found: Found, *, workspace: Path, timeout: int) -> None:
 
 
 def _run(found: Found, workspace: Path) -> dict[str, dict[str, object]]:
+    services: dict[str, object] = {name: kind in found.services for name, kind in SERVICES.items()}
     return {
         "DEFAULT": {"log_dir": workspace / "logs", "log_file": "tempest.log", "use_stderr": False, "debug": True},
         "oslo_concurrency": {"lock_path": workspace / "lock"},
-        "service_available": {name: kind in found.services for name, kind in SERVICES.items()} | {"horizon": False},
+        "service_available": services | {"horizon": False},
         "enforce_scope": dict.fromkeys(("keystone", "nova", "glance", "neutron", "placement"), True),
     }
 

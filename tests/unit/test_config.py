@@ -60,7 +60,7 @@ def test_a_wrong_setting_is_named(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="cannot read the settings file .*absent.toml: No such file"):
+    with pytest.raises(SettingsError, match=r"cannot read the settings file .*absent.toml: No such file"):
         load(environ={}, file=tmp_path / "absent.toml")
 
 

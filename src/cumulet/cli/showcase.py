@@ -320,12 +320,12 @@ def _ensure_private_key(path: Path) -> str:
     return f"{public.decode()} cumulet-demo"
 
 
-async def _greeting(address: str) -> str | None:
+async def _greeting(address: str, port: int = 22) -> str | None:
     """The SSH server's first line, None if there is none. One connection at a time, closed in order: a small SSH
     server counts the connections of an address that have not logged in, and refuses more of them."""
     try:
         async with asyncio.timeout(5):
-            reader, writer = await asyncio.open_connection(address, 22)
+            reader, writer = await asyncio.open_connection(address, port)
             try:
                 line = (await reader.readline()).decode(errors="replace").strip()
             finally:
