@@ -77,10 +77,7 @@ def examine(settings: Settings) -> Plan:
 
 
 def choose(settings: Settings) -> Plan:
-    """Only decide which drivers run: what `auto` means here, and whether what is insisted on can be had.
-
-    The program calls this again when it wires its drivers, so that whoever starts it gets the same decision.
-    """
+    """Only decide which drivers run: what `auto` means here, and whether what is insisted on can be had."""
     network, network_findings = _choose_network(settings)
     hypervisor, hypervisor_findings = _choose_hypervisor(settings, network)
     findings = network_findings + hypervisor_findings

@@ -34,7 +34,7 @@ def command(settings: Settings) -> None:
         sys.exit(1)
     try:
         with lock.hold(settings.data):
-            sys.exit(_serve(settings))
+            sys.exit(_serve(settings, plan))
     except lock.DataLockedError as error:
         raise click.ClickException(f"{error}; stop that one, or give this one its own --data") from error
 
@@ -56,11 +56,11 @@ def _announce(line: str) -> None:
     sys.stdout.flush()
 
 
-def _serve(settings: Settings) -> int:
-    """Run the program until it is told to stop; its exit status. It makes the same `preflight.choose` for itself."""
+def _serve(settings: Settings, plan: preflight.Plan) -> int:
+    """Run the program until it is told to stop; its exit status."""
     from cumulet import program
 
-    return _run(program.run(settings, announce=_announce))
+    return _run(program.run(settings, plan=plan, announce=_announce))
 
 
 def _run(main: Coroutine[Any, Any, int]) -> int:
