@@ -20,10 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import results
-import settings
 import tempest
 import yaml
+
+import results
+import settings
 from discover import Found, discover
 
 SETS = {
