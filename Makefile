@@ -2,13 +2,52 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+GUEST := guest.qcow2
+ARGS ?=
+SETS ?= smoke
+TESTS ?= tests
 
-.PHONY: help install up test check bench guest-image conformance clean
+.PHONY: help install up test check format bench guest-image conformance clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## Install system packages (as root) and the locked Python environment
-$(STAMP): requirements.lock pyproject.toml packaging/install.sh
-	@bash packaging/install.sh $(VENV)
-	@touch $(STAMP)
+install: $(TEST_STAMP) ## Install system packages (as root) and the locked Python environment
+
+up: $(STAMP) ## Start the cloud in the foreground and run the demo against it (ARGS="--bind 192.0.2.10")
+	@VENV=$(VENV) GUEST=$(GUEST) bash packaging/up.sh $(ARGS)
+
+test: $(TEST_STAMP) check ## Check, then run all tests (TESTS=tests/unit for some)
+	@if [ ! -e $(GUEST) ]; then bash packaging/guest_image.sh $(GUEST); fi
+	@$(PY) -m pytest $(TESTS) $(ARGS)
+
+check: $(TEST_STAMP) ## Lint, types, shape
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@if [ -d tests/shape ]; then $(PY) -m pytest -q tests/shape; fi
+
+format: $(TEST_STAMP) ## Format the source
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: $(TEST_STAMP) ## Measure what SPECIFICATION.md promises
+	@$(PY) -m pytest -q tests/budget $(ARGS)
+
+guest-image: $(STAMP) ## Build the guest image anew
+	@bash packaging/guest_image.sh $(GUEST)
+
+conformance: ## Run pinned Tempest suites against the running cloud (SETS="identity image")
+	@conformance/run $(SETS) $(ARGS)
+
+clean: ## Remove what was installed and built here; the cloud's data stays
+	@rm -rf $(VENV) $(GUEST) build dist artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): requirements.lock packaging/build.lock pyproject.toml packaging/install.sh
+	@bash packaging/install.sh run $(VENV)
+	@touch $@
+
+$(TEST_STAMP): $(STAMP)
+	@bash packaging/install.sh test $(VENV)
+	@touch $@

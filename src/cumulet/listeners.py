@@ -62,13 +62,10 @@ def _address(family: socket.AddressFamily, text: str) -> str:
 
 def _holder(inode: str) -> int | None:
     wanted = f"socket:[{inode}]"
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            for descriptor in os.scandir(f"/proc/{entry.name}/fd"):
-                if os.readlink(descriptor.path) == wanted:
-                    return int(entry.name)
+            if any(os.readlink(f"/proc/{pid}/fd/{number}") == wanted for number in os.listdir(f"/proc/{pid}/fd")):
+                return int(pid)
         except OSError:  # the process ended, or belongs to another user
             continue
     return None

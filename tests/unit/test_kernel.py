@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import pytest
 from msgspec import Meta, Struct
 from sqlalchemy import Connection
-from tests.harness import Client, kernel, serve
 
 from cumulet.api.crud import crud, own_project
 from cumulet.api.dialect import COMPUTE
@@ -26,6 +25,7 @@ from cumulet.core.errors import Unavailable
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Operation
 from cumulet.core.types import Id, Name, Time, new_id, now
+from tests.harness import Client, kernel, serve
 
 
 class Kennel(Struct, forbid_unknown_fields=True):

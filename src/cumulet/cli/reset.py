@@ -1,6 +1,7 @@
 """`cumulet reset`."""
 
 import asyncio
+import shutil
 
 import click
 
@@ -30,11 +31,17 @@ def command(settings: Settings, yes: bool) -> None:
         raise click.ClickException(f"{data} was not made by `cumulet up` (it has no lock file); it is left alone")
     if not yes:
         click.confirm(f"Remove all servers and networks of this cloud, and everything in {data}?", abort=True)
+    from cumulet.services.compute.drivers import HypervisorError
+    from cumulet.services.network.drivers import DataplaneError
+
     try:
         with lock.hold(data):
             from cumulet import program
 
             asyncio.run(program.reset(settings))
+            shutil.rmtree(data)
+    except (HypervisorError, DataplaneError) as error:
+        raise click.ClickException(f"not all was removed: {error}; run it again once that is mended") from error
     except lock.DataLockedError as error:
         raise click.ClickException(f"{error}; stop it first") from error
     except PermissionError as error:

@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import click
-from msgspec.structs import replace
 
 from cumulet import lock, preflight
 from cumulet.cli.options import with_settings
@@ -35,7 +34,7 @@ def command(settings: Settings) -> None:
         sys.exit(1)
     try:
         with lock.hold(settings.data):
-            sys.exit(_serve(replace(settings, hypervisor=plan.hypervisor, network=plan.network), plan))
+            sys.exit(_serve(settings, plan))
     except lock.DataLockedError as error:
         raise click.ClickException(f"{error}; stop that one, or give this one its own --data") from error
 
