@@ -150,12 +150,15 @@ class ProcessCloud(Cloud):
 
     def start(self, timeout: float = 60.0) -> float:
         """Start and wait for `ready in X s`; returns X."""
-        self.process = subprocess.Popen(
-            self.command(
-                sys.executable, "-m", "cumulet", "up", "--data", str(self.data), "--port-offset", str(self.offset), *self.arguments
-            ),
-            stdout=subprocess.PIPE, stderr=open(self.data.parent / f"{self.data.name}.log", "a"), text=True, env=self.environment,
-        )  # fmt: skip
+        up = ["up", "--data", str(self.data), "--port-offset", str(self.offset), *self.arguments]
+        with open(self.data.parent / f"{self.data.name}.log", "a") as log:
+            self.process = subprocess.Popen(
+                self.command(sys.executable, "-m", "cumulet", *up),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self.environment,
+            )
         heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, args=(self.process, heard), daemon=True).start()
         while True:
