@@ -55,7 +55,8 @@ def _right(kind: inspect.Type, ids: list[str], depth: int) -> st.SearchStrategy[
 
 
 def _struct(kind: Any, ids: list[str], depth: int) -> st.SearchStrategy[Any]:
-    required, optional = {}, {}
+    required: dict[str, st.SearchStrategy[Any]] = {}
+    optional: dict[str, st.SearchStrategy[Any]] = {}
     for field in kind.fields:
         (required if field.required else optional)[field.encode_name] = _of(field.type, ids, depth + 1)
     return st.fixed_dictionaries(required, optional=optional)

@@ -29,13 +29,27 @@ def label(target: tuple[Service, Endpoint]) -> str:
     return f"{service.type} {endpoint.method} {endpoint.path} {endpoint.action}".strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessCloud]:
+    """A cloud of its own: what the bodies do to it must not meet other tests."""
+    cloud = InProcessCloud(tmp_path_factory.mktemp("fuzz") / "data")
+    cloud.start()
+    yield cloud
+    assert cloud.request("GET", "identity", "/v3/users").status_code == 200, "the admin was locked out on the way"
+    cloud.stop()
+
+
+@pytest.fixture(scope="module")
 def ids(cloud: InProcessCloud) -> list[str]:
-    """Ids of what a new cloud holds, and some of nothing."""
+    """Ids of what a new cloud holds (but for the admin's own, or the test would lock itself out), and some of nothing."""
     connection = cloud.connect()
     found = [n.id for n in connection.network.networks()] + [s.id for s in connection.network.subnets()]
-    found += [f.id for f in connection.compute.flavors()] + [p.id for p in connection.identity.projects()]
-    found += [u.id for u in connection.identity.users()] + [r.id for r in connection.identity.roles()]
+    found += [f.id for f in connection.compute.flavors()] + [
+        thing.id
+        for collection in (connection.identity.projects, connection.identity.users, connection.identity.roles)
+        for thing in collection()
+        if thing.name != "admin"
+    ]
     found.append(connection.network.create_network(name="fuzz").id)
     found.append(connection.network.create_security_group(name="fuzz").id)
     return [*found, "00000000-0000-4000-8000-000000000000", "default"]
