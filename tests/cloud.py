@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import queue
 import random
@@ -25,6 +26,7 @@ from cumulet.config import Settings
 from cumulet.program import Program
 
 SOURCE = Path(__file__).parents[1]
+CLONE_NEWNET = 0x40000000
 
 
 def free_offset() -> int:
@@ -217,6 +219,19 @@ def network_namespace(name: str) -> Iterator[str]:
         yield name
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=False)
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Have this thread, and what it starts, live in a network namespace."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace}") as away:
+        if libc.setns(away.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter network namespace {namespace}")
+        try:
+            yield
+        finally:
+            libc.setns(home.fileno(), CLONE_NEWNET)
 
 
 def run_all(commands: Sequence[Sequence[str]]) -> None:
