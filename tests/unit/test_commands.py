@@ -34,7 +34,8 @@ class VersionDocument(BaseHTTPRequestHandler):
     """Answers as a service does to whoever asks for its versions; the path says with which status."""
 
     def do_GET(self) -> None:
-        self.send_response(self.server.server_address[1] % 2 * 200 + 300)  # 300 Multiple Choices, or 500 from odd ports
+        assert isinstance(self.server, HTTPServer)
+        self.send_response(self.server.server_port % 2 * 200 + 300)  # 300 Multiple Choices, or 500 from odd ports
         self.send_header("Content-Length", "0")
         self.end_headers()
 
