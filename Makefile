@@ -20,7 +20,8 @@ up: $(STAMP) ## Start the cloud in the foreground and run the demo against it (A
 
 test: $(TEST_STAMP) check ## Check, then run all tests (TESTS=tests/unit for some)
 	@if [ ! -e $(GUEST) ]; then bash packaging/guest_image.sh $(GUEST); fi
-	@$(PY) -m pytest $(TESTS) $(ARGS)
+	@if [ -e $(GUEST) ]; then export CUMULET_GUEST_IMAGE=$${CUMULET_GUEST_IMAGE:-$(abspath $(GUEST))}; fi; \
+		$(PY) -m pytest $(TESTS) $(ARGS)
 
 check: $(TEST_STAMP) ## Lint, types, shape
 	@$(PY) -m ruff check .

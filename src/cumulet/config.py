@@ -167,7 +167,8 @@ def load(
 ) -> Settings:
     """Put the settings together from flags (None: not given), environment and TOML file.
 
-    Without `file`, `CUMULET_CONFIG` may name one. Raises SettingsError.
+    Without `file`, `CUMULET_CONFIG` may name one. A variable that is set to nothing counts as not set.
+    Raises SettingsError.
     """
     environ = os.environ if environ is None else environ
     named = environ.get(CONFIG_VARIABLE)
@@ -199,7 +200,7 @@ def _from_file(file: Path) -> dict[str, Any]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values = {}
     for variable, value in environ.items():
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_VARIABLE:
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != CONFIG_VARIABLE and value:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             values[name] = _convert(_known(name, variable), value, f"{variable}={value}", strict=False)
     return values

@@ -182,9 +182,10 @@ def _choose_hypervisor(
         return "simulated", [Finding("note", "the hypervisor is simulated, as set: no server really runs")]
     obstacles = missing_programs(HYPERVISOR_PROGRAMS)
     if network == "simulated" and settings.network != "simulated":
-        why = "; ".join(obstacle.text for obstacle in network_obstacles())
         way_out = "--hypervisor qemu --network simulated runs servers without a network"
-        obstacles.append(Obstacle(f"servers would have no network ({why})", way_out))
+        obstacles.append(Obstacle("servers would have no network", way_out))
+        if settings.hypervisor == "qemu":
+            obstacles += network_obstacles()
     if settings.hypervisor == "qemu" and obstacles:
         return "qemu", [Finding("fatal", f"hypervisor is set to qemu, but {o.text}", o.way_out) for o in obstacles]
     if obstacles:
@@ -204,7 +205,7 @@ def network_obstacles() -> list[Obstacle]:
         who = "this user is not root and" if os.geteuid() else "this process"
         way_out = "run as root (in a container: with these capabilities)"
         found.append(Obstacle(f"{who} lacks {' and '.join(lacking)}", way_out))
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+    elif not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         text = "/dev/net/tun " + ("may not be opened" if os.path.exists("/dev/net/tun") else "does not exist")
         found.append(Obstacle(text, "run as root; `modprobe tun` makes the device where it is missing"))
     return found + missing_programs(NETWORK_PROGRAMS)

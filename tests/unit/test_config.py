@@ -26,6 +26,10 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     assert load(environ={"CUMULET_CONFIG": str(file)}).stop_servers is True
 
 
+def test_a_variable_set_to_nothing_is_not_set() -> None:
+    assert load(environ={"CUMULET_GUEST_IMAGE": "", "CUMULET_REGION": ""}).region == "RegionOne"
+
+
 def test_values_have_their_types(tmp_path: Path) -> None:
     image = tmp_path / "image.qcow2"
     image.touch()

@@ -173,7 +173,8 @@ class Showcase:
             return server
 
     async def _create_server(self, image: str, network: str) -> Json:
-        flavor = await self._cloud.find("compute", "/flavors", "flavors", FLAVOR)
+        flavors = (await self._cloud.get("compute", "/flavors"))["flavors"]
+        flavor = next((one for one in flavors if one["name"] == FLAVOR), None)
         if flavor is None:
             raise CloudError(f"the cloud has no flavor {FLAVOR}")
         wanted = {

@@ -1,6 +1,7 @@
 """`cumulet up`."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -58,8 +59,11 @@ def _announce(line: str) -> None:
 
 def _serve(settings: Settings, plan: preflight.Plan) -> int:
     """Run the program until it is told to stop; its exit status."""
+    gc.disable()  # importing makes a hundred thousand objects, and hardly one is garbage
     from cumulet import program
 
+    gc.freeze()
+    gc.enable()
     return _run(program.run(settings, plan=plan, announce=_announce))
 
 
