@@ -2,7 +2,6 @@
 
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,8 @@ class Tenant:
 
 
 @pytest.fixture(scope="module")
-def tenant(real_cloud: ProcessCloud, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenant]:
-    yield Tenant(real_cloud, make_key(tmp_path_factory.mktemp("keys") / "id_ed25519"))
+def tenant(real_cloud: ProcessCloud, tmp_path_factory: pytest.TempPathFactory) -> Tenant:
+    return Tenant(real_cloud, make_key(tmp_path_factory.mktemp("keys") / "id_ed25519"))
 
 
 def status(tenant: Tenant) -> str:
