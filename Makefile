@@ -34,7 +34,7 @@ format: $(TEST_STAMP) ## Format the source
 	@$(PY) -m ruff format .
 
 bench: $(TEST_STAMP) ## Measure what SPECIFICATION.md promises
-	@$(PY) -m pytest -q tests/budget $(ARGS)
+	@$(PY) -m bench.measure $(ARGS)
 
 guest-image: $(STAMP) ## Build the guest image anew
 	@bash packaging/guest_image.sh $(GUEST)
