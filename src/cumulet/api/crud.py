@@ -128,6 +128,7 @@ def crud(
     update_method: str = "PUT",
     statuses: tuple[int, int, int] = (201, 200, 204),  # of create, update, delete
     bulk: bool = False,
+    create_many: Callable[..., Awaitable[list[Any]]] | None = None,  # bulk creation in one unit of work
     path: str = "",
     since: Version = (0, 0),
 ) -> list[Endpoint]:
@@ -157,10 +158,14 @@ def crud(
         many = cls.decode_many("create", data, ctx.version)
         if many is None:
             return await create_one(ctx, cls.decode("create", data, ctx.version))
+        for body in many:
+            check_set(ctx, cls, body, "create")
+        if create_many is not None:
+            together = await create_many(ctx, many)
+            return {cls.options.plural: [shown(ctx, cls, item) for item in together]}
         made: list[Any] = []
         try:
             for body in many:
-                check_set(ctx, cls, body, "create")
                 made.append(await create(ctx, body))
         except Exception:
             for item in made:

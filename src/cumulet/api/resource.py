@@ -9,7 +9,8 @@
         segment: int = hidden("The VXLAN identifier.", 0)
 
 The kinds of field: `read` (shown only), `once` (sent on create), `edit` (sent on create and update), `hidden` (stored, never
-shown), `sent` (taken on create, never stored), `computed` (shown, made by `fn(row)`). The class is also the type of its
+shown), `sent` (taken on create, never stored), `computed` (shown, made by `fn(row)`). A subclass of a resource without a
+table has its fields too (what all resources of a service share). The class is also the type of its
 stored row, and has a `table`. Compiled, once per version and set of granted checks: `body` (bytes to a checked struct),
 `view` (row to reply). Filters, sorting and pages are in `api/query.py`, the calls in `api/crud.py`.
 """
@@ -133,6 +134,7 @@ class ResourceMeta(msgspec.StructMeta):
         extra: str = "",
         ignore_unknown: bool = False,
     ) -> "ResourceMeta":
+        inherited = {f.name: f for base in bases for f in getattr(base, "fields", ())}
         declared = {n: f for n, f in body.items() if isinstance(f, Field)}
         cls: Any = super().__new__(meta, name, bases, {**body, **dict.fromkeys(declared, UNSET)}, kw_only=True)
         hints = get_type_hints(cls, include_extras=True)
@@ -140,7 +142,7 @@ class ResourceMeta(msgspec.StructMeta):
         key = snake if key is None else key
         cls.kind = snake
         cls.options = Options(path, key, plural or f"{key or snake}s", lax, extra, ignore_unknown)
-        cls.fields = tuple(_complete(f, n, hints[n]) for n, f in declared.items())
+        cls.fields = tuple(_complete(f, n, hints[n]) for n, f in {**inherited, **declared}.items())
         if table:
             columns = {f.name: f.type for f in cls.fields if f.stored}
             indexed = frozenset(f.name for f in cls.fields if f.index)
