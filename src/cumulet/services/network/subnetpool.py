@@ -6,7 +6,7 @@ GET, POST /v2.0/address-scopes · GET, PUT, DELETE /v2.0/address-scopes/{id}
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, or_, select
@@ -46,7 +46,7 @@ class AddressScope(
     """A space in which addresses are unique."""
 
     name: Str255 = edit("A name, which need not be unique.", "", FIND)
-    ip_version: Literal[4, 6] = once("4 or 6.", use=FIND)
+    ip_version: Annotated[int, Meta(ge=4, le=6)] = once("4 or 6.", use=FIND)
     shared: bool = edit("Whether every project may use it.", False, FIND, set="{verb}_address_scope:shared")
 
 
@@ -220,6 +220,8 @@ def _first_free(ranges: Sequence[Any], taken: Sequence[Any], length: int) -> Net
 
 
 def add_scope(tx: Connection, ctx: Ctx, body: Any) -> AddressScope:
+    if body.ip_version == 5:
+        raise Invalid("Invalid input for ip_version. Reason: '5' is not in [4, 6].")
     scope = AddressScope.new(body, **stamps(owner(ctx, body)))
     db.insert(tx, scope)
     return scope

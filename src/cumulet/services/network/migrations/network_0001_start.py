@@ -22,7 +22,7 @@ def upgrade() -> None:
     sa.Column('created_at', sa.String(length=26), nullable=False),
     sa.Column('updated_at', sa.String(length=26), nullable=False),
     sa.Column('name', sa.String(length=255), nullable=False),
-    sa.Column('ip_version', sa.String(length=64), nullable=False),
+    sa.Column('ip_version', sa.BigInteger(), nullable=False),
     sa.Column('shared', sa.Boolean(), nullable=False),
     sa.PrimaryKeyConstraint('id')
     )
