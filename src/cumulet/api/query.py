@@ -28,6 +28,7 @@ class Listing(Struct, frozen=True):
     sort: tuple[tuple[str, str], ...] = ()
     filters: Mapping[str, Filter] = {}
     ignore: frozenset[str] = frozenset()  # query parameters with another meaning, read elsewhere
+    sort_names: Mapping[str, str] = {}  # other names of sort keys, to the fields' names in JSON
     refuse_unknown: bool = False
 
 
@@ -158,7 +159,8 @@ def _order(cls: ResourceMeta, query: Query, listing: Listing, reverse: bool) -> 
         pairs = list(zip(keys, given + [default] * (len(keys) - len(given)), strict=False))
     sortable = _sortable(cls)
     order = []
-    for key, direction in pairs:
+    for asked, direction in pairs:
+        key = listing.sort_names.get(asked, asked)
         if key not in sortable:
             raise Invalid(f"'{key}' is not a valid sort key; these are: {', '.join(sorted(sortable))}")
         if direction.lower() not in ("asc", "desc"):

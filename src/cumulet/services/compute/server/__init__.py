@@ -1,0 +1,1 @@
+"""Servers: the declaration (`resource.py`), its calls, and the operations behind them."""
