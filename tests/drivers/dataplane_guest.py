@@ -29,7 +29,7 @@ class Guest:
     def __init__(self, network_namespace: str, port: Port, name: str) -> None:
         self.network_namespace, self.port, self.name = network_namespace, port, name
         self.tap = tap_name(port.id)
-        self._listeners: list[socket.socket] = []
+        self._sockets: list[socket.socket] = []
         self.address = port.fixed_ips[0].ip_address if port.fixed_ips else ""
 
     async def start(self, gateway: str | None = None, *, configure: bool = True, prefix: int = 24) -> "Guest":
@@ -39,7 +39,9 @@ class Guest:
            "peer", "name", "eth0", "address", self.port.mac, "netns", self.name)  # fmt: skip
         ip("-n", self.network_namespace, "link", "set", self.tap, "master", "br0", "up")
         # A namespace inherits what br_netfilter does elsewhere; a guest has no bridge, and keeps IPv6 as it comes.
-        await self.call(lambda: namespace.write_sysctl({"ipv6/conf/all/accept_dad": "0", "ipv6/conf/eth0/accept_dad": "0"}))
+        await self.call(
+            lambda: namespace.write_sysctl({"ipv6/conf/all/accept_dad": "0", "ipv6/conf/eth0/accept_dad": "0"})
+        )
         for words in ("link set lo up", "link set eth0 up"):
             ip("-n", self.name, *words.split())
         if configure and self.address:
@@ -51,9 +53,21 @@ class Guest:
         if gateway:
             ip("-n", self.name, "route", "replace", "default", "via", gateway)
 
+    def keep(self, one: socket.socket) -> socket.socket:
+        """Have a socket closed with the guest."""
+        self._sockets.append(one)
+        return one
+
+    def accept(self, listener: socket.socket) -> socket.socket:
+        one = self.keep(listener.accept()[0])
+        one.settimeout(REFUSED_AFTER)
+        return one
+
     def remove(self) -> None:
-        with suppress(AssertionError):
-            ip("-n", self.name, "link", "del", "eth0")
+        for one in self._sockets:
+            one.close()
+        with suppress(AssertionError):  # gone with its network
+            ip("-n", self.network_namespace, "link", "del", self.tap)
         ip("netns", "del", self.name)
 
     async def call(self, work: Callable[[], T]) -> T:
@@ -78,12 +92,11 @@ class Guest:
             listener.settimeout(REFUSED_AFTER)
             return listener
 
-        self._listeners.append(listener := await self.call(opened))
-        return listener
+        return self.keep(await self.call(opened))
 
     async def connect(self, address: str, port: int) -> socket.socket:
         """Connect, raising TimeoutError if no answer comes."""
-        return await self.call(lambda: socket.create_connection((address, port), timeout=REFUSED_AFTER))
+        return self.keep(await self.call(lambda: socket.create_connection((address, port), timeout=REFUSED_AFTER)))
 
     async def reaches(self, address: str, port: int) -> bool:
         try:
@@ -110,7 +123,7 @@ class Guest:
             raw.settimeout(REFUSED_AFTER)
             return raw
 
-        return await self.call(opened)
+        return self.keep(await self.call(opened))
 
 
 def ip(*words: str) -> str:
@@ -128,8 +141,22 @@ def seen(sniffer: socket.socket, needle: bytes) -> bool:
     return False
 
 
+def talks(one: socket.socket, other: socket.socket) -> bool:
+    """Whether a new word gets from one end to the other; words that were held up do not count."""
+    word = os.urandom(8)
+    heard = b""
+    other.settimeout(REFUSED_AFTER)
+    try:
+        one.send(word)
+        while word not in heard:
+            heard += other.recv(100)
+    except (TimeoutError, ConnectionError):
+        return False
+    return True
+
+
 def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = sum(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
 

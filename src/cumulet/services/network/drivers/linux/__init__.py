@@ -170,12 +170,12 @@ class LinuxDataplane:
         self._networks.pop(network.id, None)
         record = directory / "network.json"
         before = known or self._read(record, Network)
-        number = namespace.ensure(name)
+        new, number = number is None, namespace.ensure(name)
         with namespace.inside(name):
             if known is None or (known.subnets, known.mtu) != (network.subnets, network.mtu):
                 bridge.ensure_bridge(network)
             nft(ruleset(network))
-            if before is None or narrowed(before, network):
+            if not new and (before is None or narrowed(before, network)):
                 forget_flows("--mark", str(FORGETTABLE))
             dhcp.ensure(network, directory, first=known is None)
         self._write(record, network)

@@ -17,6 +17,7 @@ from cumulet.services.network.drivers.linux.filter import TAP_PREFIX, tap_name
 from cumulet.services.network.drivers.linux.namespace import write_sysctl
 
 BRIDGE = "br0"
+BRIDGE_KIND = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
 METADATA_ADDRESS = "169.254.169.254"
 
 TUNSETIFF = 0x400454CA
@@ -73,8 +74,7 @@ def ensure_bridge(network: Network) -> None:
     names = {name for _, name in socket.if_nameindex()}
     if BRIDGE not in names:
         write_sysctl(SYSCTLS)
-        create = f"link add {BRIDGE} address {bridge_mac(network.id)} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-        ip_batch(["link set lo up", create])
+        ip_batch(["link set lo up", f"link add {BRIDGE} address {bridge_mac(network.id)} {BRIDGE_KIND}"])
         write_sysctl({f"ipv6/conf/{BRIDGE}/disable_ipv6": "0", f"ipv6/conf/{BRIDGE}/accept_ra": "0",
                       f"ipv6/conf/{BRIDGE}/accept_dad": "0"})  # fmt: skip
     # br0 may have no port yet: a bridge's MTU follows its ports unless it is set by hand, so all are set.
@@ -82,7 +82,7 @@ def ensure_bridge(network: Network) -> None:
     commands += [f"link set {name} mtu {network.mtu}" for name in sorted(names) if name.startswith(TAP_PREFIX)]
     wanted, bare = local_addresses(network)
     commands += address_changes(BRIDGE, wanted, addresses_of(BRIDGE) if BRIDGE in names else set())
-    routes = {cidr: f"dev {BRIDGE} src {METADATA_ADDRESS}" for cidr in bare}
+    routes = dict.fromkeys(bare, f"dev {BRIDGE} src {METADATA_ADDRESS}")
     gateway = default_gateway(network)
     if gateway is not None:
         routes["0.0.0.0/0"] = f"via {gateway} dev {BRIDGE} onlink"
@@ -103,7 +103,9 @@ def open_tap(port_id: str, mtu: int) -> int:
             fcntl.ioctl(descriptor, TUNSETIFF, request)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise DataplaneError(f"port {port_id}: its tap {name} is held by another process (an old machine?)") from error
+                raise DataplaneError(
+                    f"port {port_id}: its tap {name} is held by another process (an old machine?)"
+                ) from error
             raise DataplaneError(f"port {port_id}: could not make its tap {name}: {error.strerror}") from error
         ip_batch([f"link set {name} master {BRIDGE} mtu {mtu} alias {port_id} up"])
     except BaseException:
@@ -121,9 +123,11 @@ def taps() -> list[str]:
 
 
 def remove_devices() -> None:
-    """Remove every device of the thread's namespace: one that a machine still holds would keep it alive, unseen."""
+    """Remove what is plugged into the thread's namespace, at once: machines that still hold a tap would keep the
+    namespace alive, unseen, and its legs with it. The bridge itself goes with the namespace."""
     for _, name in socket.if_nameindex():
-        remove_device(name)
+        if name != BRIDGE:
+            remove_device(name)
 
 
 def remove_device(name: str) -> None:

@@ -54,7 +54,9 @@ def _subnet_lines(subnet: Subnet, tag: str, mtu: int) -> Iterator[str]:
         yield "enable-ra"
         # Lifetime 0: br0 announces the prefix but is nobody's way out.
         yield f"ra-param={BRIDGE},mtu:{mtu},{ADVERTISE},0"
-        yield f"dhcp-range=set:{tag},{net.network_address},{mode},{net.prefixlen}" + (f",{LEASE}" if mode == "static" else "")
+        yield f"dhcp-range=set:{tag},{net.network_address},{mode},{net.prefixlen}" + (
+            f",{LEASE}" if mode == "static" else ""
+        )
         servers = [f"[{server}]" for server in subnet.dns_nameservers if ":" in server] or [f"[{subnet.dhcp_address}]"]
         yield f"dhcp-option=tag:{tag},option6:dns-server,{','.join(servers)}"
         return
@@ -172,15 +174,20 @@ def _signal(process: int, directory: Path, number: signal.Signals) -> None:
         if not _is_ours(process, directory):
             return
         signal.pidfd_send_signal(handle, number)
-        if number is not signal.SIGHUP:
-            if not select.select([handle], [], [], 5.0)[0]:
-                signal.pidfd_send_signal(handle, signal.SIGKILL)
-                if not select.select([handle], [], [], 5.0)[0]:
-                    raise DataplaneError(f"dnsmasq (process {process}) of {directory} does not end")
+        if number is signal.SIGHUP or _ended(handle):
+            return
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if not _ended(handle):
+            raise DataplaneError(f"dnsmasq (process {process}) of {directory} does not end")
     except ProcessLookupError:
         return
     finally:
         os.close(handle)
+
+
+def _ended(handle: int) -> bool:
+    """Whether a process comes to its end within 5 seconds."""
+    return bool(select.select([handle], [], [], 5.0)[0])
 
 
 def _end(process: int, directory: Path) -> None:

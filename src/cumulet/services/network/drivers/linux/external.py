@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cumulet.services.network.drivers import Network
 from cumulet.services.network.drivers.linux.address import address_changes, addresses_of
-from cumulet.services.network.drivers.linux.bridge import bridge_mac, has_device, remove_device
+from cumulet.services.network.drivers.linux.bridge import BRIDGE_KIND, bridge_mac, has_device, remove_device
 from cumulet.services.network.drivers.linux.command import ip_batch, nft, run
 from cumulet.services.network.drivers.linux.nat import masquerade
 
@@ -33,8 +33,7 @@ def ensure(network: Network, others: list[Network], before: set[str], bridge: st
     A bridge of ours holds nothing else; from a bridge that we found only those of `before` are taken away.
     """
     if not has_device(bridge):
-        options = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
-        ip_batch([f"link add {bridge} address {bridge_mac(owner)} mtu {network.mtu} {options}"])
+        ip_batch([f"link add {bridge} address {bridge_mac(owner)} mtu {network.mtu} {BRIDGE_KIND}"])
     ip_batch([f"link set {bridge} up"])
     wanted = set[str]().union(*(gateway_addresses(one) for one in (network, *others) if one.admin_state_up))
     present = addresses_of(bridge)
@@ -54,7 +53,9 @@ def ensure_masquerade(networks: list[Network], bridge: str, owner: str) -> None:
     """Hide the external networks behind the host's own addresses, if the host forwards at all."""
     cidrs = sorted({subnet.cidr for network in networks for subnet in network.subnets if ":" not in subnet.cidr})
     if cidrs and Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() != "1":
-        log.warning("the host does not forward packets (net.ipv4.ip_forward is 0): guests reach no further than the host")
+        log.warning(
+            "the host does not forward packets (net.ipv4.ip_forward is 0): guests reach no further than the host"
+        )
         cidrs = []
     nft(masquerade(bridge, owner, cidrs))
 

@@ -48,7 +48,11 @@ def ruleset(network: Network) -> str:
     numbers = _numbers(secured)
     return "\n".join(
         [
-            *(line for family in ("bridge", "inet") for line in (f"table {family} {TABLE}", f"delete table {family} {TABLE}")),
+            *(
+                line
+                for family in ("bridge", "inet")
+                for line in (f"table {family} {TABLE}", f"delete table {family} {TABLE}")
+            ),
             f"table bridge {TABLE} {{",
             *_bridge_sets(live, secured, numbers),
             _BRIDGE_CHAINS,
@@ -86,7 +90,14 @@ def _reach(rules: Iterable[Rule]) -> dict[tuple[str | int | bool | None, ...], s
     """Rules by what they match apart from the remote, with all remotes of each."""
     found: dict[tuple[str | int | bool | None, ...], set[str]] = {}
     for rule in rules:
-        key = (rule.direction, rule.ethertype, rule.protocol, rule.port_min, rule.port_max, rule.remote_given or bool(rule.remote))
+        key = (
+            rule.direction,
+            rule.ethertype,
+            rule.protocol,
+            rule.port_min,
+            rule.port_max,
+            rule.remote_given or bool(rule.remote),
+        )
         found.setdefault(key, set()).update(rule.remote)
     return found
 
@@ -103,7 +114,11 @@ def _bridge_sets(live: list[Port], secured: list[Port], numbers: dict[tuple[str,
     claims = [(f'"{tap}" . {mac}', nets) for tap, port in taps for mac, nets in _claims(port).items()]
     yield _set("set open", "ifname", open_taps)
     yield _set("set secured", "ifname", [f'"{tap}"' for tap, _ in taps])
-    yield _set("map groups", "ifname : mark", [f'"{tap}" : {numbers[tuple(sorted(set(port.security_groups)))]}' for tap, port in taps])
+    yield _set(
+        "map groups",
+        "ifname : mark",
+        [f'"{tap}" : {numbers[tuple(sorted(set(port.security_groups)))]}' for tap, port in taps],
+    )
     yield _set("set macs", "ifname . ether_addr", [claim for claim, _ in claims])
     for version in (4, 6):
         elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if net.version == version]
@@ -117,7 +132,9 @@ def _set(head: str, kind: str, elements: list[str], flags: str = "") -> str:
 
 def _claims(port: Port) -> dict[str, list[Net]]:
     """The MACs a secured port may use, each with its addresses; overlaps are merged, which nft would refuse."""
-    claims: dict[str, list[Net]] = {port.mac.lower(): [ipaddress.ip_network(fixed.ip_address) for fixed in port.fixed_ips]}
+    claims: dict[str, list[Net]] = {
+        port.mac.lower(): [ipaddress.ip_network(fixed.ip_address) for fixed in port.fixed_ips]
+    }
     for address, mac in port.allowed_address_pairs:
         claims.setdefault((mac or port.mac).lower(), []).append(ipaddress.ip_network(address, strict=False))
     return {mac: collapse([*nets, link_local(mac)]) for mac, nets in claims.items()}
@@ -190,7 +207,11 @@ def _ports(rule: Rule, number: int) -> list[str]:
         return [f"ct original proto-dst {first}" if first == last else f"ct original proto-dst {first}-{last}"]
     if number in ICMP.values() and low is not None:
         # Connection tracking keeps an ICMP flow's type and code where the destination port of others is.
-        return [f"ct original proto-dst {low << 8 | high}" if high is not None else f"ct original proto-dst {low << 8}-{low << 8 | 255}"]
+        return [
+            f"ct original proto-dst {low << 8 | high}"
+            if high is not None
+            else f"ct original proto-dst {low << 8}-{low << 8 | 255}"
+        ]
     return []
 
 
@@ -235,8 +256,11 @@ def _inet_chains(count: int) -> str:
     egress = ", ".join(f"{number} : goto egress_{number}" for number in range(1, count + 1))
 
     def judge(original: str, reply: str) -> str:
-        verdicts = f"ct direction original meta mark vmap {{ {original} }}\n    ct direction reply meta mark vmap {{ {reply} }}\n"
-        return f"    ct state invalid drop\n    ct state related accept\n    {verdicts if count else ''}    drop"
+        lines = ["ct state invalid drop", "ct state related accept"]
+        if count:
+            lines.append(f"ct direction original meta mark vmap {{ {original} }}")
+            lines.append(f"ct direction reply meta mark vmap {{ {reply} }}")
+        return "\n".join(f"    {line}" for line in (*lines, "drop"))
 
     return f"""\
   chain prerouting {{

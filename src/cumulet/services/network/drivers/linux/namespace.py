@@ -9,6 +9,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -86,31 +87,15 @@ def _setns(descriptor: int, name: str) -> None:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run blocking work in a thread of its own, born in the program's namespace, and wait for its result."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def deliver(result: T | None, error: BaseException | None) -> None:
-        if future.done():  # the waiter was cancelled meanwhile
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # T may itself be None
-
-    def body() -> None:
-        try:
-            result = work()
-        except BaseException as error:  # handed to the waiter, whatever it is
-            loop.call_soon_threadsafe(deliver, None, error)
-        else:
-            loop.call_soon_threadsafe(deliver, result, None)
-
-    threading.Thread(target=body, name="dataplane", daemon=True).start()
-    return await future
+    thread = ThreadPoolExecutor(1, "dataplane")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
 
 
 def write_sysctl(values: dict[str, str]) -> None:
-    """Set kernel settings (path below /proc/sys/net) of the calling thread's namespace; IPv6's only if there is IPv6."""
+    """Set kernel settings (paths below /proc/sys/net) of the thread's namespace; IPv6's only if there is IPv6."""
     root = Path("/proc/sys/net")
     for path, value in values.items():
         if path.startswith("ipv6/") and not (root / "ipv6").exists():

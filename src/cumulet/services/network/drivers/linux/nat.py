@@ -88,7 +88,9 @@ def masquerade(bridge: str, table: str, cidrs: list[str]) -> str:
     head = f"table ip {table}\ndelete table ip {table}\n"
     if not cidrs:
         return head
-    return head + f"""\
+    return (
+        head
+        + f"""\
 table ip {table} {{
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
@@ -96,3 +98,4 @@ table ip {table} {{
   }}
 }}
 """
+    )

@@ -54,7 +54,9 @@ def external_peer(prefix: str, port_id: str) -> str:
 def legs(router: Router, prefix: str, network_name: dict[str, str]) -> list[Leg]:
     """The legs a router has, the external one last, with the floating addresses it answers for."""
     found = [
-        Leg(nat.leg_device(spec.port_id), "leg" + spec.port_id[:11], network_name[spec.network_id], spec, spec.addresses)
+        Leg(
+            nat.leg_device(spec.port_id), "leg" + spec.port_id[:11], network_name[spec.network_id], spec, spec.addresses
+        )
         for spec in router.interfaces
     ]
     gateway = router.gateway
@@ -85,7 +87,9 @@ def ensure(router: Router, name: str, wanted: list[Leg], external_bridge: str) -
         for leg, addresses in fresh:
             announce(leg.device, leg.spec.mac, addresses)
     # The program's own namespace, too, may remember them elsewhere.
-    ip_batch([f"neigh flush to {one} dev {external_bridge}" for leg, new in fresh if leg.network is None for one in new])
+    ip_batch(
+        [f"neigh flush to {one} dev {external_bridge}" for leg, new in fresh if leg.network is None for one in new]
+    )
 
 
 def _outside(leg: Leg) -> AbstractContextManager[None]:
@@ -94,7 +98,7 @@ def _outside(leg: Leg) -> AbstractContextManager[None]:
 
 
 def _plug(leg: Leg, name: str, present: bool, external_bridge: str) -> bool:
-    """Make the pair of devices of a leg unless it is whole, and put its outer end on the bridge; whether it was made."""
+    """Make the pair of devices of a leg unless it is whole, and plug it into the bridge; whether it was made."""
     master = external_bridge if leg.network is None else BRIDGE
     with _outside(leg):
         if not has_device(master):
@@ -160,7 +164,11 @@ def _metadata_routes(wanted: Iterable[Leg]) -> None:
     inner = [leg for leg in wanted if leg.network is not None]
     rules = json.loads(run(("ip", "-j", "rule", "show")) or "[]")
     known = {rule.get("iif"): str(rule.get("table")) for rule in rules if rule.get("iif", "").startswith("qr-")}
-    commands = [f"rule del iif {device} table {table}" for device, table in known.items() if device not in {leg.device for leg in inner}]
+    commands = [
+        f"rule del iif {device} table {table}"
+        for device, table in known.items()
+        if device not in {leg.device for leg in inner}
+    ]
     with_index = {name: index for index, name in socket.if_nameindex()}
     for leg in inner:
         table = str(1000 + with_index[leg.device])
@@ -173,7 +181,7 @@ def _metadata_routes(wanted: Iterable[Leg]) -> None:
 
 
 def forget_lost(before: Router, after: Router) -> None:
-    """Cut the flows of floating IPs that went or moved, and all flows if the way out changed, in the thread's namespace."""
+    """In the thread's namespace, cut the flows of floating IPs that went or moved, or all if the way out changed."""
     if (before.gateway and before.gateway.addresses) != (after.gateway and after.gateway.addresses) or (
         before.enable_snat and not after.enable_snat
     ):
