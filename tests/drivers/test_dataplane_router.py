@@ -1,0 +1,132 @@
+"""Routers of the `linux` dataplane by real packets: address translation, floating IPs, routes, metadata."""
+
+import asyncio
+import socket
+
+from msgspec.structs import replace
+
+from cumulet.services.network.drivers import FloatingIp, Route, RouterInterface, Subnet
+from cumulet.services.network.drivers.linux import namespace
+from tests.drivers.dataplane_cloud import (
+    Cloud,
+    connects,
+    external_network,
+    from_host,
+    make_network,
+    make_port,
+    make_router,
+    new_id,
+    real,
+)
+from tests.drivers.dataplane_guest import ip, ping, talks
+
+
+@real
+async def test_snat_out_and_floating_ip_both_ways(cloud: Cloud) -> None:
+    external, network = external_network(), make_network(make_port("10.0.0.5"), make_port("10.0.0.6"))
+    await cloud.driver.ensure_network(external)
+    await cloud.driver.ensure_network(network)
+    router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
+    await cloud.driver.ensure_router(router)
+    named, hidden = [await cloud.guest(network, index, "10.0.0.1") for index in range(2)]
+    listener = await named.listen(22)
+    outside = hidden.keep(socket.create_server(("172.24.4.1", 8000)))
+    outside.settimeout(1)
+    for guest, source in ((hidden, "172.24.4.10"), (named, "172.24.4.50")):
+        (await guest.connect("172.24.4.1", 8000)).close()
+        accepted, origin = outside.accept()
+        accepted.close()
+        assert origin[0] == source
+    assert await from_host(lambda: connects("172.24.4.50", 22))
+    assert await from_host(lambda: ping("172.24.4.50"))
+    assert await hidden.reaches("172.24.4.50", 22), "a floating IP is reached from behind the same router"
+    assert await named.reaches("172.24.4.50", 22), "and from itself"
+    client = named.keep(await namespace.in_thread(lambda: socket.create_connection(("172.24.4.50", 22), timeout=0.6)))
+    far = next(far for far in iter(lambda: named.accept(listener), None) if far.getpeername() == client.getsockname())
+    assert talks(client, far)
+    await cloud.driver.ensure_router(replace(router, floating_ips=()))
+    assert not talks(far, client)
+    assert not talks(client, far), "a floating IP that goes takes its flows with it"
+    assert not await from_host(lambda: connects("172.24.4.50", 22))
+    await cloud.driver.ensure_router(router)
+    assert await from_host(lambda: connects("172.24.4.50", 22))
+
+
+@real
+async def test_a_floating_ip_moves_to_another_router_and_they_reach_each_other(cloud: Cloud) -> None:
+    external = external_network()
+    ours, theirs = make_network(make_port("10.0.0.5")), make_network(make_port("10.0.0.5"))
+    for network in (external, ours, theirs):
+        await cloud.driver.ensure_network(network)
+    one = make_router(ours, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
+    two = make_router(theirs, external, "172.24.4.11", FloatingIp(new_id(), "172.24.4.51", "10.0.0.5"))
+    await asyncio.gather(cloud.driver.ensure_router(one), cloud.driver.ensure_router(two))
+    first, second = await cloud.guest(ours, 0, "10.0.0.1"), await cloud.guest(theirs, 0, "10.0.0.1")
+    assert await first.pings("172.24.4.51")
+    assert await second.pings("172.24.4.50")
+    await first.listen(1001)
+    await second.listen(1002)
+    assert await from_host(lambda: connects("172.24.4.50", 1001))
+    await cloud.driver.ensure_router(replace(one, floating_ips=()))
+    more = (*two.floating_ips, FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
+    await cloud.driver.ensure_router(replace(two, floating_ips=more))
+    assert await from_host(lambda: connects("172.24.4.50", 1002))
+
+
+@real
+async def test_legs_and_routes_follow_the_router(cloud: Cloud) -> None:
+    external = external_network()
+    left, right = make_network(make_port("10.0.0.5")), make_network(make_port("10.1.0.5"), net="10.1.0")
+    for network in (external, left, right):
+        await cloud.driver.ensure_network(network)
+    single = make_router(left, external, "172.24.4.10")
+    second_leg = RouterInterface(new_id(), right.id, "fa:16:3f:00:00:99", ("10.1.0.1/24",))
+    double = replace(single, interfaces=(*single.interfaces, second_leg), routes=(Route("192.0.2.0/24", "10.1.0.5"),))
+    await cloud.driver.ensure_router(double)
+    one, two = await cloud.guest(left, 0, "10.0.0.1"), await cloud.guest(right, 0, "10.1.0.1")
+    ip("-n", two.name, "addr", "add", "192.0.2.7/32", "dev", "lo")
+    assert await one.pings("10.1.0.5")
+    routes = ip("-n", f"{cloud.prefix}-r-{double.id}", "route")
+    assert "192.0.2.0/24 via 10.1.0.5" in routes
+    await cloud.driver.ensure_router(single)
+    assert not await one.pings("10.1.0.5")
+    assert "192.0.2.0/24" not in ip("-n", f"{cloud.prefix}-r-{double.id}", "route")
+    await cloud.driver.ensure_router(double)
+    assert await one.pings("10.1.0.5")
+    await cloud.driver.ensure_router(replace(double, admin_state_up=False))
+    assert not await one.pings("10.1.0.5")
+
+
+@real
+async def test_metadata_is_reached_and_sees_who_asks(cloud: Cloud) -> None:
+    network = make_network(make_port("10.0.0.5"), make_port("10.0.0.6"))
+    bare = replace(
+        make_network(make_port("10.3.0.5"), net="10.3.0"), subnets=(Subnet("s", "10.3.0.0/24", "10.3.0.1", None),)
+    )
+    external = external_network()
+    for one in (external, network, bare):
+        await cloud.driver.ensure_network(one)
+    await cloud.driver.ensure_router(make_router(network, external, "172.24.4.10"))
+    await cloud.driver.ensure_router(make_router(bare, external, "172.24.4.11", gateway="10.3.0.1"))
+    direct, routed, other = (
+        await cloud.guest(network, 0),
+        await cloud.guest(network, 1, "10.0.0.1"),
+        await cloud.guest(bare, 0, "10.3.0.1"),
+    )
+    ip("-n", direct.name, "route", "add", "169.254.169.254", "via", "10.0.0.2")
+    for on, guest, how in (
+        (network, direct, "option 121"),
+        (network, routed, "default route"),
+        (bare, other, "no DHCP"),
+    ):
+        listener = await cloud.driver.metadata_socket(on.id)
+        assert not listener.getblocking()
+        listener.settimeout(1)
+        peer = await guest.connect("169.254.169.254", 80)
+        accepted, source = listener.accept()
+        assert source[0] == guest.address, how
+        for each in (peer, accepted, listener):
+            each.close()
+    again = [await cloud.driver.metadata_socket(network.id) for _ in range(2)]
+    for listener in again:
+        listener.close()
