@@ -1,5 +1,5 @@
 #!/bin/sh
-# The boot: what ssh needs comes first, everything else runs beside it.
+# The boot: what ssh needs comes first, everything else runs beside it. ssh itself is started by cloud.init.
 export PATH=/sbin:/usr/sbin:/bin:/usr/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -14,7 +14,6 @@ ip link set lo up
 modprobe -a virtio_net virtio-rng button evdev 2>/dev/null # virtio-rng first: without entropy getrandom() stalls ssh
 /etc/net.up >/var/log/net.log 2>&1 &
 mdev -d # hotplug: /etc/mdev.conf
-/etc/ssh.start
 (
 	acpid -c /etc/acpi -l /var/log/acpid.log # the power button
 	modprobe -a virtio_balloon virtio_scsi sr_mod sd_mod psmouse 2>/dev/null
