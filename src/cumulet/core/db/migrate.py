@@ -92,8 +92,9 @@ def write_revision(owner: str, title: str) -> Path:
     down = f'"{owner}_{number - 1:04}"' if number > 1 else "None"
     labels = f'("{owner}",)' if number == 1 else "None"
     target = folder / f"{owner}_{number:04}_{title}.py"
+    variants = "from sqlalchemy.dialects import mysql\n" if "mysql." in code else ""
     target.write_text(
-        f'"""{title.replace("_", " ").capitalize()}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+        f'"""{title.replace("_", " ").capitalize()}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n{variants}\n'
         f"from cumulet.core.db import table as types\n\n"
         f'revision = "{owner}_{number:04}"\ndown_revision = {down}\nbranch_labels = {labels}\ndepends_on = None\n\n\n'
         f"def upgrade() -> None:\n    {code}\n"
