@@ -3,7 +3,7 @@
 where it does not exist: only who may see all learns that)."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
@@ -17,9 +17,9 @@ from cumulet.core.context import Context
 from cumulet.core.errors import Invalid, NotFound
 
 if TYPE_CHECKING:
-    pass
+    from cumulet.services.identity.runtime import IdentityRuntime
 
-Ctx = Context["IdentityRuntime"]
+Ctx: TypeAlias = "Context[IdentityRuntime]"
 
 TARGET = ("id", "domain_id", "user_id", "project_id", "name")
 
@@ -84,7 +84,7 @@ def _matching(column: ColumnClause[Any], kind: str) -> Filter:
     return condition
 
 
-def change(tx: Connection, cls: type[Resource], id: str, body: Body, **more: Any) -> Any:
+def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: Any) -> Any:
     """Store an update's fields; free attributes are added to those that are there. The changed object."""
     item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}

@@ -30,7 +30,7 @@ class Domain(Resource, path="/v3/domains", extra="extra"):
     description: Text | None = edit("What it is for.", "")
     enabled: bool = edit("Whether its users can have tokens.", True, FILTER)
     tags: Annotated[list[Tag], Meta(max_length=80)] = edit("Simple labels.", [])
-    options: dict[str, Any] = edit("Options such as `immutable`.", {})
+    option_values: dict[str, Any] = edit("Options such as `immutable`.", {}, wire="options")
     domain_id: DomainId = hidden("None: a domain is in no other.", "")
     parent_id: Id | None = hidden("None: nothing is above a domain.", None)
     is_domain: bool = hidden("Always true.", True)

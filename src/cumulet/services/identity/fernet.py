@@ -8,6 +8,7 @@ import os
 import re
 import time
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -75,7 +76,7 @@ class Keys:
         """Make a new key to seal with, drop those that no valid token needs."""
         numbers = self._numbers()
         self._make(numbers[-1] + 1)
-        for number, successor in zip(numbers, numbers[1:], strict=False):
+        for number, successor in pairwise(numbers):
             if self._age(successor) > self.lifetime:
                 self._path(number).unlink()
         self.load()

@@ -39,7 +39,7 @@ class Project(Resource, table="identity_project", path="/v3/projects", extra="ex
     enabled: bool = edit("Whether its users can have tokens for it.", True, FILTER)
     description: Text | None = edit("What it is for.", "")
     tags: Annotated[list[Tag], Meta(max_length=80)] = edit("Simple labels.", [])
-    options: dict[str, Any] = edit("Options such as `immutable`.", {})
+    option_values: dict[str, Any] = edit("Options such as `immutable`.", {}, wire="options")
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 

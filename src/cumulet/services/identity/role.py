@@ -26,7 +26,7 @@ class Role(Resource, table="identity_role", path="/v3/roles", extra="extra"):
     name: Label = edit("The name, unique among the cloud's roles or in the domain.", use=FIND)
     domain_id: DomainId | None = once("The domain, of a role that is one domain's own.", "", FILTER)
     description: Text | None = edit("What it allows.", None)
-    options: dict[str, Any] = edit("Options such as `immutable`.", {})
+    option_values: dict[str, Any] = edit("Options such as `immutable`.", {}, wire="options")
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 

@@ -248,14 +248,14 @@ def _collect(
     rows = [row for row in rows if _matches(tx, row, query, subtree)]
     known: Known = {}
     if names or domain_id:
-        for cls, ids in (
+        found: tuple[tuple[Any, set[str]], ...] = (
             (User, {r.actor_id for r in rows if r.actor_type == "user"}),
             (Group, {r.actor_id for r in rows if r.actor_type == "group"}),
             (Project, {r.target_id for r in rows}),
             (Role, {r.role_id for r in rows}),
-        ):
-            table: Any = cls.table
-            known |= {item.id: item for item in db.find(tx, cls, table.c.id.in_(ids))}  # type: ignore[type-var]
+        )
+        for cls, ids in found:
+            known |= {item.id: item for item in db.find(tx, cls, cls.table.c.id.in_(ids))}
         domains = {getattr(item, "domain_id", None) for item in known.values()} - {None, ""}
         known |= {item.id: item for item in db.find(tx, Project, Project.table.c.id.in_(domains))}
     if domain_id:
@@ -294,14 +294,14 @@ def _expand(tx: Connection, rows: list[Row]) -> list[Row]:
     below: dict[str, list[str]] = {}
     if any(row.inherited for row in rows):
         c = Project.table.c
-        for id, parent_id in tx.execute(select(c.id, c.parent_id).where(~c.is_domain)):
-            below.setdefault(parent_id, []).append(id)
+        for project_id, parent_id in tx.execute(select(c.id, c.parent_id).where(~c.is_domain)):
+            below.setdefault(parent_id, []).append(project_id)
     implied: dict[str, set[str]] = {role: imply(tx, {role}) for role in {row.role_id for row in rows}}
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
         users = members.get(row.actor_id, []) if row.actor_type == "group" else [row.actor_id]
         targets = (
-            [("project", id) for id in _tree(below, row.target_id)]
+            [("project", child) for child in _tree(below, row.target_id)]
             if row.inherited
             else [(row.target_type, row.target_id)]
         )
@@ -315,8 +315,8 @@ def _expand(tx: Connection, rows: list[Row]) -> list[Row]:
 
 def _tree(below: dict[str, list[str]], top: str) -> list[str]:
     found = list(below.get(top, []))
-    for id in found:
-        found += below.get(id, [])
+    for child in found:  # which grows meanwhile
+        found += below.get(child, [])
     return found
 
 

@@ -31,7 +31,7 @@ class User(Resource, table="identity_user", path="/v3/users", extra="extra"):
     default_project_id: Id | None = edit("The project of a token that asks for no scope.", None)
     password: Password | None = sent_always("The password; it is never shown.", None)
     password_expires_at: MicroTime | None = read("When the password has to be changed.", None)
-    options: dict[str, Any] = edit("Options of the user.", {})
+    option_values: dict[str, Any] = edit("Options of the user.", {}, wire="options")
     password_hash: str | None = hidden("The hash of the password.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared, such as `email` and `description`.", {})
 
