@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from cumulet.api.app import App
+from cumulet.api.app import App, Authenticate
 from cumulet.api.policy import Policy
 from cumulet.api.server import Server, bind
 from cumulet.api.service import Service
@@ -96,7 +96,9 @@ async def kernel(directory: Path, **settings: Any) -> AsyncIterator[Kernel]:
 
 
 @asynccontextmanager
-async def serve(service: Service, runtime: Any, others: Sequence[Service] = ()) -> AsyncIterator[Client]:
+async def serve(
+    service: Service, runtime: Any, others: Sequence[Service] = (), authenticate: Authenticate = authenticate
+) -> AsyncIterator[Client]:
     """A client of `service`, which is served on a free port."""
     rules = {name: text for one in (service, *others) for name, text in one.rules.items()}
     server, sock = Server(), bind("127.0.0.1", 0)

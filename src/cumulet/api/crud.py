@@ -59,7 +59,16 @@ def check_set(ctx: Context[Any], cls: ResourceMeta, body: Body, verb: str, targe
 
 def shown(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
     """The reply for one stored object."""
-    return cls.view(ctx.version, granted(ctx, cls))(item)
+    return viewer(ctx, cls, granted(ctx, cls))(item)
+
+
+def viewer(ctx: Context[Any], cls: ResourceMeta, may: frozenset[str]) -> Callable[[Any], Any]:
+    """A function from a stored object to its reply, with its own URL in it where the family wants that."""
+    view = cls.view(ctx.version, may)
+    if ctx.dialect is None or not ctx.dialect.self_links:
+        return view
+    base = f"{ctx.request.base_url}{cls.options.path}/"
+    return lambda item: {**view(item), "links": {"self": f"{base}{item.id}"}}
 
 
 def enveloped(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
@@ -97,7 +106,7 @@ async def list_page(
     request, dialect = ctx.request, ctx.dialect
     may = granted(ctx, cls)
     ready = plan(cls, request.query, ctx.version, may, [*scope(ctx), *extra], dialect, listing)
-    show = view or cls.view(ctx.version, may)
+    show = view or viewer(ctx, cls, may)
 
     def look(tx: Connection) -> tuple[list[Any], str | None, str | None]:
         rows = fetch(tx, ready)

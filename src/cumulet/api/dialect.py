@@ -43,6 +43,7 @@ class Dialect:
     forbidden: str = "You are not authorized to perform the requested action: {rule}."
     unauthorized: str = "The request you have made requires authentication."
     fields_parameter: bool = False  # ?fields=id&fields=name
+    self_links: bool = False  # every object (shown as a mapping) carries {"links": {"self": its URL}}
     limit: int | None = None  # items of a page where the caller asks for none
     max_limit: int | None = None
     marker_status: int = 400  # of a marker that is not there
@@ -78,7 +79,10 @@ def phrase(status: int) -> str:
 
 
 def _identity_fault(status: int, error: e.CloudError, request_id: str, request: Request) -> Any:
-    return {"error": {"code": status, "message": error.message, "title": phrase(status)}}
+    message = error.message
+    if isinstance(error, e.NotFound) and error.kind:
+        message = f"Could not find {error.kind.replace('_', ' ')}: {error.id}."
+    return {"error": {"code": status, "message": message, "title": phrase(status)}}
 
 
 def _identity_page(
@@ -201,7 +205,7 @@ def _plain_page(
 
 # ---- the rows -----------------------------------------------------------------------------------------------------------
 
-IDENTITY = Dialect(_identity_fault, _identity_page, statuses={e.QuotaExceeded: 403})
+IDENTITY = Dialect(_identity_fault, _identity_page, statuses={e.QuotaExceeded: 403}, self_links=True)
 COMPUTE = Dialect(
     _compute_fault,
     _compute_page,

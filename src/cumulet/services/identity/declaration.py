@@ -1,0 +1,31 @@
+"""The identity service: all its calls and rules, from the files of its resources."""
+
+from cumulet.api.dialect import IDENTITY
+from cumulet.api.service import Service
+from cumulet.services.identity import (
+    credential,
+    domain,
+    endpoint,
+    group,
+    policy,
+    project,
+    region,
+    role,
+    role_assignment,
+    rules,
+    service,
+    token,
+    user,
+    version,
+)
+
+PARTS = (token, domain, project, user, group, role, role_assignment, service, endpoint, region, credential, policy)
+
+SERVICE = Service(
+    type="identity",
+    upstream="keystone",
+    ports=("identity", "identity-admin"),
+    dialect=IDENTITY,
+    endpoints=[*version.endpoints, *(call for part in PARTS for call in part.endpoints)],
+    rules={**rules.RULES, **{name: text for part in PARTS for name, text in part.RULES.items()}},
+)

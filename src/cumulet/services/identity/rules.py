@@ -1,0 +1,44 @@
+"""The parts that identity's policy defaults are made of, named as upstream documents them."""
+
+from collections.abc import Mapping
+
+ADMIN = "rule:admin_required"
+SYSTEM_READER = "role:reader and system_scope:all"
+ADMIN_OR_SYSTEM_READER = f"{ADMIN} or ({SYSTEM_READER})"
+
+ANYBODY = "@"
+
+RULES: Mapping[str, str] = {
+    "admin_required": "role:admin",
+    "service_role": "role:service",
+    "token_subject": "user_id:%(target.token.user_id)s",
+}
+
+
+def of_domain(role: str, attribute: str) -> str:
+    """Whoever holds `role` on the domain that the object's attribute names."""
+    return f"(role:{role} and domain_id:%({attribute})s)"
+
+
+def domain_rules(kind: str, *, plural: str = "", own: str = "") -> dict[str, str]:
+    """The rules of what lives in a domain: its readers see, its managers change. `own` lets further callers see one."""
+    read = f"{ADMIN_OR_SYSTEM_READER} or {of_domain('reader', f'target.{kind}.domain_id')}"
+    write = f"{ADMIN} or {of_domain('manager', f'target.{kind}.domain_id')}"
+    return {
+        f"identity:get_{kind}": f"{read} or {own}" if own else read,
+        f"identity:list_{plural or kind + 's'}": f"{ADMIN_OR_SYSTEM_READER} or {of_domain('reader', 'target.domain_id')}",
+        f"identity:create_{kind}": write,
+        f"identity:update_{kind}": write,
+        f"identity:delete_{kind}": write,
+    }
+
+
+def system_rules(kind: str, *, plural: str = "", read: str = ADMIN_OR_SYSTEM_READER) -> dict[str, str]:
+    """The rules of what belongs to the whole cloud: system readers see (or whoever `read` names), admins change."""
+    return {
+        f"identity:get_{kind}": read,
+        f"identity:list_{plural or kind + 's'}": read,
+        f"identity:create_{kind}": ADMIN,
+        f"identity:update_{kind}": ADMIN,
+        f"identity:delete_{kind}": ADMIN,
+    }

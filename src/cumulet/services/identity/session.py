@@ -1,0 +1,100 @@
+"""What a token means now: its user, its scope and the roles he has there. Read anew whenever something may have changed."""
+
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.sql.elements import ColumnElement
+
+from cumulet.core.context import Caller
+from cumulet.core.errors import Unauthorized
+from cumulet.services.identity.assignments import RoleRef, roles_on
+from cumulet.services.identity.fernet import Claims
+from cumulet.services.identity.project import Project
+from cumulet.services.identity.revocation import Revocations
+from cumulet.services.identity.user import User
+
+
+class Domain(Struct, frozen=True):
+    id: str
+    name: str
+
+
+class UserRef(Struct, frozen=True):
+    domain: Domain
+    id: str
+    name: str
+    password_expires_at: str | None
+
+
+class ProjectRef(Struct, frozen=True):
+    domain: Domain
+    id: str
+    name: str
+
+
+class Session(Struct, frozen=True, kw_only=True):
+    """A valid token, resolved. Exactly one of project, domain and system is set, or none."""
+
+    claims: Claims
+    user: UserRef
+    project: ProjectRef | None = None
+    domain: Domain | None = None
+    system: bool = False
+    roles: tuple[RoleRef, ...] = ()
+
+    def caller(self, token: str) -> Caller:
+        project = self.project
+        return Caller(
+            user_id=self.user.id,
+            user_name=self.user.name,
+            user_domain_id=self.user.domain.id,
+            project_id=project.id if project else None,
+            project_name=project.name if project else "",
+            project_domain_id=project.domain.id if project else None,
+            domain_id=self.domain.id if self.domain else None,
+            system=self.system,
+            roles=frozenset(role.name.lower() for role in self.roles),
+            token=token,
+        )
+
+
+_u, _p = User.table.c, Project.table.c
+_above = Project.table.alias("domain")
+
+
+def _with_domain(table: Any, where: ColumnElement[bool], *columns: Any) -> Any:
+    return (
+        select(*columns, _above.c.id.label("domain_id"), _above.c.name.label("domain_name"))
+        .join_from(table, _above, _above.c.id == table.c.domain_id)
+        .where(where, table.c.enabled, _above.c.enabled, _above.c.is_domain)
+    )
+
+
+_user = _with_domain(User.table, _u.id == bindparam("id"), _u.id, _u.name, _u.password_expires_at)
+_project = _with_domain(Project.table, _p.id == bindparam("id"), _p.id, _p.name)
+_domain = select(_p.id, _p.name).where(_p.id == bindparam("id"), _p.is_domain, _p.enabled)
+
+
+def resolve(tx: Connection, claims: Claims, revocations: Revocations) -> Session:
+    """What the token means; Unauthorized where user or scope is gone or disabled, or he holds no role there any more."""
+    row = tx.execute(_user, {"id": claims.user_id}).first()
+    if row is None or revocations.until("domain", row.domain_id) >= claims.issued_at:
+        raise Unauthorized()
+    user = UserRef(Domain(row.domain_id, row.domain_name), row.id, row.name, row.password_expires_at)
+    if not claims.scope:
+        return Session(claims=claims, user=user)
+    roles = tuple(roles_on(tx, claims.user_id, claims.scope, claims.scope_id))
+    if not roles:
+        raise Unauthorized()
+    if claims.scope == "system":
+        return Session(claims=claims, user=user, system=True, roles=roles)
+    scope = tx.execute(_domain if claims.scope == "domain" else _project, {"id": claims.scope_id}).first()
+    if scope is None:
+        raise Unauthorized()
+    if claims.scope == "domain":
+        return Session(claims=claims, user=user, domain=Domain(scope.id, scope.name), roles=roles)
+    if revocations.until("domain", scope.domain_id) >= claims.issued_at:
+        raise Unauthorized()
+    project = ProjectRef(Domain(scope.domain_id, scope.domain_name), scope.id, scope.name)
+    return Session(claims=claims, user=user, project=project, roles=roles)

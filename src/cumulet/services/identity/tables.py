@@ -1,0 +1,42 @@
+"""The tables that are no resources: who is in which group, who holds which role where, which role implies which, what was
+revoked."""
+
+from sqlalchemy import BigInteger, Boolean, Column, String, Table
+
+from cumulet.core.db import metadata
+
+membership = Table(
+    "identity_membership",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("group_id", String(64), primary_key=True, index=True),
+)
+
+assignment = Table(
+    "identity_assignment",
+    metadata,
+    Column("actor_type", String(8), primary_key=True),  # user | group
+    Column("actor_id", String(64), primary_key=True),
+    Column("target_type", String(8), primary_key=True),  # project | domain | system
+    Column("target_id", String(64), primary_key=True, index=True),
+    Column("role_id", String(64), primary_key=True, index=True),
+    Column("inherited", Boolean, primary_key=True),  # by the projects below the target, not by itself
+)
+
+implied_role = Table(
+    "identity_implied_role",
+    metadata,
+    Column("prior_role_id", String(64), primary_key=True),
+    Column("implied_role_id", String(64), primary_key=True),
+)
+
+revocation = Table(
+    "identity_revocation",
+    metadata,
+    Column("kind", String(8), primary_key=True),  # token | user | project | domain
+    Column("subject", String(64), primary_key=True),
+    Column("revoked_at", BigInteger, nullable=False),  # tokens issued until then are void; microseconds since 1970
+)
+
+SYSTEM = "system"
+"""The id of the one target of type `system`."""
