@@ -56,7 +56,9 @@ class Flavor(Resource, table="compute_flavor", path="/v2.1/flavors"):
     """A size of server: processors, memory, disk."""
 
     name: FlavorName = once("Its name.", use=SORT)
-    asked_id: FlavorId | int | None = once("Its id; made up where it is `auto` or missing.", None, wire="id", stored=False)
+    asked_id: FlavorId | int | None = once(
+        "Its id; made up where it is `auto` or missing.", None, wire="id", stored=False
+    )
     id: Id = read("Its id.", use=SORT)
     ram: int = read("Memory in MiB.", use=SORT)
     disk: int = read("The root disk in GiB.", use=SORT)

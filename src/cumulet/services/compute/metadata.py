@@ -60,7 +60,6 @@ def meta_data(server: Server) -> dict[str, Any]:
     return data
 
 
-
 def network_data(infos: Sequence[PortInfo]) -> dict[str, Any]:
     """The document network_data.json: links, their addresses, name servers."""
     links, networks, servers = [], [], []
@@ -118,7 +117,9 @@ def config_drive(server: Server, infos: Sequence[PortInfo]) -> Mapping[str, byte
     files = openstack_files(server, infos)
     return {
         **{f"openstack/latest/{name}": data for name, data in files.items()},
-        **{f"openstack/{version}/{name}": data for version in OPENSTACK_VERSIONS[-3:-1] for name, data in files.items()},
+        **{
+            f"openstack/{version}/{name}": data for version in OPENSTACK_VERSIONS[-3:-1] for name, data in files.items()
+        },
         "ec2/latest/meta-data.json": _encode(_ec2(server)),
         **({"ec2/latest/user-data": files["user_data"]} if "user_data" in files else {}),
     }

@@ -205,9 +205,7 @@ def _given(network_id: str, subnets: Sequence["Subnet"], subnet_id: str | None, 
     hosts_apart = whole.num_addresses > 2
     edges = (whole.network_address, whole.broadcast_address) if whole.version == 4 else (whole.network_address,)
     if value.version != subnet.ip_version or value not in whole or (hosts_apart and value in edges):
-        raise Invalid(
-            f"IP address {address} is not a valid IP for the specified subnet.", code="InvalidIpForSubnet"
-        )
+        raise Invalid(f"IP address {address} is not a valid IP for the specified subnet.", code="InvalidIpForSubnet")
     return FixedIp(subnet.id, address)
 
 

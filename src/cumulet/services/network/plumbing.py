@@ -72,7 +72,9 @@ def add_port(
     return port
 
 
-_same_mac = select(PORTS.c.id).where(PORTS.c.network_id == bindparam("network"), PORTS.c.mac_address == bindparam("mac"))
+_same_mac = select(PORTS.c.id).where(
+    PORTS.c.network_id == bindparam("network"), PORTS.c.mac_address == bindparam("mac")
+)
 
 
 def check_mac_free(tx: Connection, network_id: str, mac: str) -> None:
@@ -104,7 +106,8 @@ def add_dhcp_port(tx: Connection, runtime: "NetworkRuntime", network: Network, s
 def join(tx: Connection, port: Port) -> None:
     """Store the groups that a port is in."""
     rows = [
-        {"port_id": port.id, "security_group_id": group, "network_id": port.network_id} for group in port.security_groups
+        {"port_id": port.id, "security_group_id": group, "network_id": port.network_id}
+        for group in port.security_groups
     ]
     if rows:
         tx.execute(members.insert(), rows)
@@ -146,9 +149,7 @@ def publish(tx: Connection, runtime: "NetworkRuntime", event: str, payload: Any)
     )
 
 
-def set_fixed_ips(
-    tx: Connection, port: Port, wanted: Sequence[FixedIp], subnets: Sequence[Subnet]
-) -> list[FixedIp]:
+def set_fixed_ips(tx: Connection, port: Port, wanted: Sequence[FixedIp], subnets: Sequence[Subnet]) -> list[FixedIp]:
     """Store other addresses for a port: what stays stays, what is new is allocated. Returns them."""
     mine = {f.ip_address: f for f in port.fixed_ips}
     spare = list(port.fixed_ips)

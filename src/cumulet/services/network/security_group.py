@@ -131,10 +131,14 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
         raise Conflict(f"Security Group {id} in use.", code="SecurityGroupInUse")
     if _is_default(tx, group):
         if not ctx.caller.is_admin:
-            raise Conflict("Insufficient rights for removing default security group.", code="SecurityGroupCannotRemoveDefault")
+            raise Conflict(
+                "Insufficient rights for removing default security group.", code="SecurityGroupCannotRemoveDefault"
+            )
         tx.execute(defaults.delete().where(defaults.c.security_group_id == id))
     rules = SecurityGroupRule.table
-    affected = list(tx.execute(select(rules.c.security_group_id).where(rules.c.remote_group_id == id).distinct()).scalars())
+    affected = list(
+        tx.execute(select(rules.c.security_group_id).where(rules.c.remote_group_id == id).distinct()).scalars()
+    )
     ctx.service.realiser.touch_groups(tx, [g for g in affected if g != id])
     db.remove_where(tx, SecurityGroupRule, (rules.c.security_group_id == id) | (rules.c.remote_group_id == id))
     db.remove(tx, SecurityGroup, id)
@@ -175,4 +179,7 @@ _calls = crud(
     delete=_delete,
     bulk=True,
 )
-endpoints = [replace(call, handler=list_groups) if call.path == _calls[0].path and call.method == "GET" else call for call in _calls]
+endpoints = [
+    replace(call, handler=list_groups) if call.path == _calls[0].path and call.method == "GET" else call
+    for call in _calls
+]

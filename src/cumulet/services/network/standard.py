@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, false, func, not_, or_, select, true, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    and_,
+    bindparam,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 
 from cumulet.api.crud import Scope
 from cumulet.api.query import Filter, Listing

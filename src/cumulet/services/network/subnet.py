@@ -185,7 +185,8 @@ def check_pools(pools: Sequence[Pool], whole: Net, gateway: Ip | None) -> list[P
             raise Invalid(f"The allocation pool {start}-{end} is not valid.", code="InvalidAllocationPool")
         if start not in whole or end not in whole:
             raise Invalid(
-                f"The allocation pool {start}-{end} spans beyond the subnet cidr {whole}.", code="OutOfBoundsAllocationPool"
+                f"The allocation pool {start}-{end} spans beyond the subnet cidr {whole}.",
+                code="OutOfBoundsAllocationPool",
             )
         if gateway is not None and int(start) <= int(gateway) <= int(end) and gateway.version == whole.version:
             raise Conflict(
@@ -230,7 +231,9 @@ def _check_modes(body: Any, whole: Net) -> None:
             code="InvalidInput",
         )
     if not body.enable_dhcp:
-        raise Invalid("ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False.", code="BadRequest")
+        raise Invalid(
+            "ipv6_ra_mode or ipv6_address_mode cannot be set when enable_dhcp is set to False.", code="BadRequest"
+        )
     if ra and address and ra != address:
         raise Invalid(
             f"Invalid input for operation: ipv6_ra_mode set to '{ra}' with ipv6_address_mode set to '{address}' is not valid. "
@@ -255,7 +258,9 @@ def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
     whole = _cidr(tx, ctx, body, given)
     version = given.get("ip_version", whole.version)
     if version != whole.version:
-        raise Invalid(f"Invalid input for operation: cidr {whole} does not match ip_version {version}.", code="InvalidInput")
+        raise Invalid(
+            f"Invalid input for operation: cidr {whole} does not match ip_version {version}.", code="InvalidInput"
+        )
     check_overlap(whole, subnets_of(tx, network.id))
     _check_modes(body, whole)
     check_nameservers(body.dns_nameservers)
@@ -292,7 +297,9 @@ def _cidr(tx: Connection, ctx: Ctx, body: Any, given: dict[str, Any]) -> Net:
 
         return take(tx, ctx, given["subnetpool_id"], given.get("cidr"), given.get("prefixlen"), given.get("ip_version"))
     if not given.get("cidr"):
-        raise Invalid("Bad subnets request: a subnetpool must be specified in the absence of a cidr.", code="BadRequest")
+        raise Invalid(
+            "Bad subnets request: a subnetpool must be specified in the absence of a cidr.", code="BadRequest"
+        )
     return parse_cidr(given["cidr"])
 
 
@@ -354,7 +361,9 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     from cumulet.services.network.port import PORTS
 
     subnet = changeable(tx, ctx, Subnet, id, visible, "delete_subnet")
-    holders = select(PORTS.c.id, PORTS.c.device_owner).where(PORTS.c.id == allocate.a.port_id, allocate.a.subnet_id == id)
+    holders = select(PORTS.c.id, PORTS.c.device_owner).where(
+        PORTS.c.id == allocate.a.port_id, allocate.a.subnet_id == id
+    )
     auto = allocate.is_auto(subnet)
     for port_id, device_owner in tx.execute(holders):
         if device_owner == "network:dhcp" or (auto and not device_owner.startswith("network:")):

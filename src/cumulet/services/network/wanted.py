@@ -69,7 +69,9 @@ def _port(row: Port) -> drivers.Port:
         mac=row.mac_address,
         fixed_ips=tuple(drivers.FixedIp(str(f.subnet_id), str(f.ip_address)) for f in row.fixed_ips),
         security_groups=tuple(sorted(row.security_groups or ())) if row.port_security_enabled else (),
-        allowed_address_pairs=tuple((p.ip_address, p.mac_address or row.mac_address) for p in row.allowed_address_pairs),
+        allowed_address_pairs=tuple(
+            (p.ip_address, p.mac_address or row.mac_address) for p in row.allowed_address_pairs
+        ),
         port_security=row.port_security_enabled,
         admin_state_up=row.admin_state_up,
         hostname=row.hostname,
@@ -82,7 +84,9 @@ def _port(row: Port) -> drivers.Port:
 def _groups(tx: Connection, ids: Sequence[str]) -> tuple[drivers.SecurityGroup, ...]:
     if not ids:
         return ()
-    rows = list(tx.execute(select(RULE).where(RULE.c.security_group_id.in_(ids)).order_by(RULE.c.created_at, RULE.c.id)))
+    rows = list(
+        tx.execute(select(RULE).where(RULE.c.security_group_id.in_(ids)).order_by(RULE.c.created_at, RULE.c.id))
+    )
     addresses = _addresses(tx, {row.remote_group_id for row in rows if row.remote_group_id})
     rules: dict[str, list[drivers.Rule]] = {id: [] for id in ids}
     for row in rows:

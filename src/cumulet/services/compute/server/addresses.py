@@ -106,7 +106,9 @@ def _store(tx: Connection, found: dict[str, list[PortInfo]]) -> None:
         order = {
             port: position
             for port, position in tx.execute(
-                select(ServerPort.table.c.port_id, ServerPort.table.c.position).where(ServerPort.table.c.server_id == id)
+                select(ServerPort.table.c.port_id, ServerPort.table.c.position).where(
+                    ServerPort.table.c.server_id == id
+                )
             )
         }
         cache_addresses(tx, id, sorted(infos, key=lambda info: order.get(info.id, len(order))))

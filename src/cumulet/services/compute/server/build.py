@@ -49,7 +49,16 @@ class Builder:
 
         def finish(tx: Connection) -> None:
             moment = server.launched_at or now()
-            settle(tx, operation, power=state.power, vm_state="active", launched_at=moment, host=node, node=node, fault=None)
+            settle(
+                tx,
+                operation,
+                power=state.power,
+                vm_state="active",
+                launched_at=moment,
+                host=node,
+                node=node,
+                fault=None,
+            )
             cache_addresses(tx, server.id, infos)
 
         return finish

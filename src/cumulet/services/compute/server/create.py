@@ -327,7 +327,14 @@ def _server_group(tx: Connection, ctx: Ctx, id: str | None) -> str | None:
 
 
 def _server(
-    ctx: Ctx, wish: Wish, flavor: Flavor, pair: Keypair | None, name: str, index: int, reservation: str, group: str | None
+    ctx: Ctx,
+    wish: Wish,
+    flavor: Flavor,
+    pair: Keypair | None,
+    name: str,
+    index: int,
+    reservation: str,
+    group: str | None,
 ) -> Server:
     body, id, moment = wish.body, new_id(), now()
     drive = str(body.asked_drive or "").lower() in ("true", "1", "t", "yes", "on", "y")

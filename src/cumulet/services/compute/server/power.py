@@ -38,7 +38,9 @@ class Reboot(Struct, forbid_unknown_fields=True):
     type: Literal["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]
 
 
-async def _power(ctx: Ctx, id: str, verb: str, vm_states: tuple[str, ...], task: str, kind: str, action: str) -> Response:
+async def _power(
+    ctx: Ctx, id: str, verb: str, vm_states: tuple[str, ...], task: str, kind: str, action: str
+) -> Response:
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
@@ -83,9 +85,7 @@ async def reboot_server(ctx: Ctx, id: str, body: Reboot) -> Response:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
         _check_launched(server, "reboot")
-        check_state(
-            server, "reboot", REBOOTABLE if hard else ("active",), HARD_TASKS if hard else (None, "rebooting")
-        )
+        check_state(server, "reboot", REBOOTABLE if hard else ("active",), HARD_TASKS if hard else (None, "rebooting"))
         task = "rebooting_hard" if hard else "rebooting"
         begin(tx, ctx, server, "server.reboot", "reboot", args={"hard": hard}, task_state=task)
 

@@ -95,7 +95,9 @@ def settle(tx: Connection, operation: Operation, *, power: str | None = None, **
 
 def fault_of(error: BaseException) -> Fault:
     """What a server in ERROR says of the cause."""
-    return Fault(code=500, created=f"{now()[:19]}Z", message=str(error)[:255] or type(error).__name__, details=repr(error))
+    return Fault(
+        code=500, created=f"{now()[:19]}Z", message=str(error)[:255] or type(error).__name__, details=repr(error)
+    )
 
 
 def break_down(tx: Connection, operation: Operation, error: BaseException) -> None:
