@@ -1,0 +1,320 @@
+"""Images: GET|POST /v2/images, GET|PATCH|DELETE /v2/images/{image_id}, POST /v2/images/{image_id}/actions/{de,re}activate.
+
+Custom properties are flat attributes beside the declared ones. An image whose row exists belongs to its owner; who else sees
+it is its visibility: `public` and `community` everybody, `shared` its members.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+from sqlalchemy import ColumnElement, Connection, and_, exists, or_
+
+from cumulet.api.crud import list_page, shown
+from cumulet.api.http import Endpoint, Response
+from cumulet.api.query import Listing
+from cumulet.api.resource import AUTO, SORT, Resource, computed, edit, hidden, once, read
+from cumulet.core import db
+from cumulet.core.context import Caller, Context
+from cumulet.core.db.table import define
+from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
+from cumulet.core.types import Id, Str64, Str255, Time, Uuid, new_id, now
+from cumulet.services.image.patch import MEDIA_TYPES, READ_ONLY, Change, check_name, read_changes
+from cumulet.services.image.search import conditions, labels, save_labels
+
+if TYPE_CHECKING:
+    from cumulet.services.image.runtime import ImageRuntime
+
+Ctx: TypeAlias = "Context[ImageRuntime]"
+
+ContainerFormat = Literal["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
+DiskFormat = Literal["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"]
+Visibility = Literal["community", "public", "private", "shared"]
+Amount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+def _href(tail: str = "") -> Any:
+    return lambda image: f"/v2/images/{image.id}{tail}"
+
+
+class Image(Resource, table="image_image", path="/v2/images", key="", plural="images", extra="properties"):
+    """A disk image and what is known of it."""
+
+    id: Uuid = once("An identifier for the image.", AUTO, SORT)
+    name: Str255 | None = edit("A name, which need not be unique.", None, SORT)
+    status: Str64 = read("queued, saving, active or deactivated.", use=SORT)
+    visibility: Visibility = edit("Who may see and use it.", "shared")
+    protected: bool = edit("Whether it may not be deleted.", False)
+    os_hidden: bool = edit("Whether lists leave it out unless asked.", False)
+    owner: Str255 | None = edit("The project it belongs to.", AUTO, index=True)
+    container_format: ContainerFormat | None = edit("The container around the disk: `bare` is none.", None, SORT)
+    disk_format: DiskFormat | None = edit("The format of the disk.", None, SORT)
+    min_disk: Amount = edit("GiB of disk a server needs to boot it.", 0)
+    min_ram: Amount = edit("MiB of memory a server needs to boot it.", 0)
+    size: int | None = read("Bytes of data.", use=SORT)
+    virtual_size: int | None = read("Bytes of the disk that a server sees.")
+    checksum: Str64 | None = read("MD5 of the data.")
+    os_hash_algo: Str64 | None = read("The algorithm of os_hash_value.")
+    os_hash_value: Str255 | None = read("The digest of the data.")
+    tags: list[Str255] = edit("Words to find it by.", [])
+    created_at: Time = read("When it was registered.", use=SORT)
+    updated_at: Time = read("When it last changed.", use=SORT)
+    self_url: str = computed("Its own URL.", _href(), wire="self")
+    file: str = computed("The URL of its data.", _href("/file"))
+    schema: str = computed("The URL of its schema.", lambda image: "/v2/schemas/image")
+    properties: dict[str, str] = hidden("The custom properties, each shown as an attribute.", {})
+
+
+members = define(
+    "image_member",
+    {"image_id": Id, "member_id": Str255, "status": Str64, "created_at": Time, "updated_at": Time},
+    primary_key=("image_id", "member_id"),
+    index=frozenset({"member_id"}),
+)
+"""The projects that an image is shared with."""
+
+_OWNER = "project_id:%(project_id)s"
+_SEEN = " or ".join(f"'{visibility}':%(visibility)s" for visibility in ("community", "public", "shared"))
+_ANYONE = f"({_OWNER} or project_id:%(member_id)s or {_SEEN})"
+_MEMBER = f"role:admin or (role:member and {_OWNER})"
+
+RULES = {
+    "add_image": f"role:admin or (role:member and {_OWNER} and project_id:%(owner)s)",
+    "delete_image": _MEMBER,
+    "get_image": f"role:admin or (role:reader and {_ANYONE})",
+    "get_images": f"role:admin or (role:reader and {_OWNER})",
+    "modify_image": _MEMBER,
+    "publicize_image": "role:admin",
+    "communitize_image": _MEMBER,
+    "download_image": f"role:admin or (role:member and {_ANYONE})",
+    "upload_image": _MEMBER,
+    "deactivate": _MEMBER,
+    "reactivate": _MEMBER,
+}
+
+LISTING = Listing(sort=(("created_at", "desc"),))
+
+
+def shared_with(project_id: str | None, *status: str) -> ColumnElement[bool]:
+    """Images shared with a project (whose answer is one of `status`, or any)."""
+    c = members.c
+    where = [c.image_id == Image.table.c.id, c.member_id == project_id, *([c.status.in_(status)] if status else [])]
+    return and_(Image.table.c.visibility == "shared", exists().where(*where))
+
+
+def visible(caller: Caller) -> list[ColumnElement[bool]]:
+    """The images that a caller may see."""
+    if caller.is_admin:
+        return []
+    c = Image.table.c
+    own = c.owner == (caller.project_id or "")
+    return [or_(own, c.visibility.in_(("public", "community")), shared_with(caller.project_id))]
+
+
+def target(image: Image, member_id: str | None = None) -> dict[str, Any]:
+    """What policy rules look at."""
+    return {
+        "project_id": image.owner,
+        "owner": image.owner,
+        "visibility": image.visibility,
+        "member_id": member_id,
+    }
+
+
+def find(tx: Connection, caller: Caller, image_id: str) -> Image:
+    """The image, if the caller may see it; NotFound else."""
+    try:
+        return db.get(tx, Image, image_id, *visible(caller))
+    except NotFound:
+        raise NotFound(message=f"No image found with ID {image_id}") from None
+
+
+async def look_up(ctx: Ctx, image_id: str, rule: str = "") -> Image:
+    """The image as the caller sees it, after asking `rule` about it."""
+    image: Image = await ctx.service.kernel.db.read_inline(find, ctx.caller, image_id)
+    if rule:
+        ctx.require(rule, target(image))
+    return image
+
+
+async def list_images(ctx: Ctx) -> Any:
+    """List images that the caller may see, newest first."""
+    query = ctx.request.query
+    extra = conditions(query, Image.table)
+    c = Image.table.c
+    scope: list[ColumnElement[bool]] = []
+    status = query.get("member_status", "accepted")
+    if status not in ("pending", "accepted", "rejected", "all"):
+        raise Invalid(f"Invalid status: {status}")
+    own = c.owner == (ctx.caller.project_id or "")
+    if not ctx.caller.is_admin:
+        shared = shared_with(ctx.caller.project_id, *(() if status == "all" else (status,)))
+        scope.append(or_(own, c.visibility.in_(("public", "community")), shared))
+    if "visibility" not in query:
+        scope.append(or_(own, c.visibility != "community"))
+    return await list_page(ctx, Image, lambda _ctx: scope, listing=LISTING, extra=extra)
+
+
+async def show_image(ctx: Ctx, image_id: str) -> Any:
+    """Show an image."""
+    return shown(ctx, Image, await look_up(ctx, image_id, "get_image"))
+
+
+async def create_image(ctx: Ctx, body: Any) -> Response:
+    """Register an image; its data is uploaded afterwards."""
+    names = msgspec.json.decode(await ctx.request.read(), type=dict[str, msgspec.Raw])
+    for name in names:
+        if name != "id" and name in READ_ONLY:
+            raise Forbidden(f"Attribute '{name}' is read-only.")
+        check_name(name)
+    owner = body.given().get("owner", ctx.caller.project_id)
+    moment = now()
+    image = Image.new(
+        body, id=str(body.given().get("id") or new_id()).lower(), owner=owner, status="queued",
+        tags=_distinct(body.tags), properties=_checked(body.properties), created_at=moment, updated_at=moment,
+    )  # fmt: skip
+    ctx.require("add_image", target(image))
+    _check_visibility(ctx, image)
+
+    def add(tx: Connection) -> None:
+        if db.first(tx, Image, Image.table.c.id == image.id):
+            raise Conflict(f"Image ID {image.id} already exists!")
+        db.insert(tx, image)
+        save_labels(tx, image.id, image.tags, image.properties)
+
+    await ctx.service.kernel.db.run(add)
+    return Response(201, shown(ctx, Image, image), {"Location": f"/v2/images/{image.id}"})
+
+
+async def update_image(ctx: Ctx, image_id: str) -> Any:
+    """Change an image by a JSON patch."""
+    media_type = (ctx.request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    changes = read_changes(media_type, await ctx.request.read() if media_type in MEDIA_TYPES else b"")
+
+    def change(tx: Connection) -> Image:
+        image = find(tx, ctx.caller, image_id)
+        ctx.require("modify_image", target(image))
+        if not changes:
+            return image
+        before = image.visibility
+        new, properties = apply(ctx, image, changes)
+        if "tags" in new:
+            new["tags"] = _distinct(new["tags"])
+        db.update(tx, Image, image.id, **new, properties=properties, updated_at=now())
+        image = db.get(tx, Image, image.id)
+        if image.visibility != before:
+            _check_visibility(ctx, image)
+        save_labels(tx, image.id, image.tags, image.properties)
+        return image
+
+    return shown(ctx, Image, await ctx.service.kernel.db.run(change))
+
+
+async def delete_image(ctx: Ctx, image_id: str) -> Response:
+    """Delete an image and its data."""
+
+    def remove(tx: Connection) -> Image:
+        image = find(tx, ctx.caller, image_id)
+        ctx.require("delete_image", target(image))
+        if image.protected:
+            raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+        tx.execute(members.delete().where(members.c.image_id == image.id))
+        tx.execute(labels.delete().where(labels.c.image_id == image.id))
+        db.remove(tx, Image, image.id)
+        return image
+
+    image = await ctx.service.kernel.db.run(remove)
+    await ctx.service.store.remove(image.id)
+    return Response(204)
+
+
+async def deactivate(ctx: Ctx, image_id: str) -> Response:
+    """Keep an image's data from being downloaded, but by admins."""
+    return await _switch(ctx, image_id, "deactivate", "active", "deactivated")
+
+
+async def reactivate(ctx: Ctx, image_id: str) -> Response:
+    """Let an image's data be downloaded again."""
+    return await _switch(ctx, image_id, "reactivate", "deactivated", "active")
+
+
+async def _switch(ctx: Ctx, image_id: str, rule: str, old: str, new: str) -> Response:
+    def change(tx: Connection) -> None:
+        image = find(tx, ctx.caller, image_id)
+        ctx.require(rule, target(image))
+        if image.status not in (old, new):
+            raise Forbidden(f"Not allowed to {rule} image in status '{image.status}'")
+        if image.status == old:
+            db.update(tx, Image, image.id, status=new, updated_at=now())
+
+    await ctx.service.kernel.db.run(change)
+    return Response(204)
+
+
+def apply(ctx: Ctx, image: Image, changes: list[Change]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The new values of declared attributes, and all custom properties, after `changes` in order."""
+    editable = {f.wire for f in Image.fields if "update" in f.modes}
+    new: dict[str, Any] = {}
+    properties = dict(image.properties)
+    for change in changes:
+        name = change.name
+        if name in editable:
+            if change.op == "remove":
+                raise Forbidden(f"Property {name} may not be removed.")
+            if change.op == "add" and change.strict:
+                raise Conflict(f"Property {name} already present.")
+            new.update(Image.decode("update", msgspec.json.encode({name: change.value})).given())
+            _check_change(ctx, image, name)
+        elif change.op == "add":
+            if change.strict and name in properties:
+                raise Conflict(f"Property {name} already present.")
+            properties.update(_checked({name: change.value}))
+        elif name not in properties:
+            raise Conflict(f"Property {name} does not exist.")
+        elif change.op == "replace":
+            properties.update(_checked({name: change.value}))
+        else:
+            del properties[name]
+    return new, properties
+
+
+def _check_change(ctx: Ctx, image: Image, name: str) -> None:
+    if name == "owner" and not ctx.caller.is_admin:
+        raise Forbidden("Owner can't be updated by non admin.")
+    if name in ("container_format", "disk_format") and image.status != "queued":
+        raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
+
+
+def _check_visibility(ctx: Ctx, image: Image) -> None:
+    if image.visibility == "public":
+        ctx.require("publicize_image", target(image))
+    elif image.visibility == "community":
+        ctx.require("communitize_image", target(image))
+
+
+def _checked(properties: Mapping[str, Any]) -> dict[str, str]:
+    """Custom properties, each of which must be a text under a name that is not too long."""
+    for name, value in properties.items():
+        if len(name) > 255:
+            raise Invalid("Custom property should not be greater than 255 characters.")
+        if not isinstance(value, str):
+            raise Invalid(
+                f"Provided object does not match schema 'image': the value of '{name}' is not of type 'string'"
+            )
+    return dict(properties)
+
+
+def _distinct(tags: list[str]) -> list[str]:
+    return list(dict.fromkeys(tags))
+
+
+endpoints = [
+    Endpoint("GET", "/v2/images", list_images, "get_images", resource=Image),
+    Endpoint("POST", "/v2/images", create_image, "", Image, status=201, resource=Image),
+    Endpoint("GET", "/v2/images/{image_id}", show_image, "get_image", resource=Image),
+    Endpoint("PATCH", "/v2/images/{image_id}", update_image, "modify_image", resource=Image),
+    Endpoint("DELETE", "/v2/images/{image_id}", delete_image, "delete_image", status=204, resource=Image),
+    Endpoint("POST", "/v2/images/{image_id}/actions/deactivate", deactivate, "deactivate", status=204),
+    Endpoint("POST", "/v2/images/{image_id}/actions/reactivate", reactivate, "reactivate", status=204),
+]
