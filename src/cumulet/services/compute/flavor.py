@@ -20,7 +20,7 @@ from cumulet.api.resource import SORT, Resource, computed, edit, hidden, once, r
 from cumulet.core import db
 from cumulet.core.db.store import load
 from cumulet.core.errors import Conflict, Invalid, NotFound
-from cumulet.core.types import Column, Id, Str255, new_id
+from cumulet.core.types import Column, Id, new_id
 from cumulet.services.compute.context import Ctx, base_url
 from cumulet.services.compute.server.resource import links
 
@@ -56,7 +56,9 @@ class Flavor(Resource, table="compute_flavor", path="/v2.1/flavors"):
     """A size of server: processors, memory, disk."""
 
     name: FlavorName = once("Its name.", use=SORT)
-    asked_id: FlavorId | int | None = once("Its id; made up where it is `auto` or missing.", None, wire="id", stored=False)
+    asked_id: FlavorId | int | None = once(
+        "Its id; made up where it is `auto` or missing.", None, wire="id", stored=False
+    )
     id: Id = read("Its id.", use=SORT)
     ram: int = read("Memory in MiB.", use=SORT)
     disk: int = read("The root disk in GiB.", use=SORT)
@@ -103,9 +105,9 @@ DEFAULTS = (
 def ensure_defaults(tx: Connection) -> None:
     """Make the default flavors that are missing."""
     there = set(tx.execute(select(Flavor.table.c.id)).scalars())
-    for id, name, vcpus, ram, disk in DEFAULTS:
-        if id not in there:
-            db.insert(tx, Flavor.new(id=id, name=name, vcpus=vcpus, ram=ram, disk=disk))
+    for flavor_id, name, vcpus, ram, disk in DEFAULTS:
+        if flavor_id not in there:
+            db.insert(tx, Flavor.new(id=flavor_id, name=name, vcpus=vcpus, ram=ram, disk=disk))
 
 
 def visible(ctx: Ctx) -> Sequence[ColumnElement[bool]]:
@@ -202,9 +204,9 @@ async def show_flavor(ctx: Ctx, id: str) -> Any:
 async def create_flavor(ctx: Ctx, body: Any) -> Any:
     """Make a flavor."""
     asked = body.asked_id
-    id = new_id() if asked in (None, "auto", "") else str(asked)
+    flavor_id = new_id() if asked in (None, "auto", "") else str(asked)
     flavor = Flavor.new(
-        id=id, name=body.name, ram=_within(body.new_ram, 1), vcpus=_within(body.new_vcpus, 1),
+        id=flavor_id, name=body.name, ram=_within(body.new_ram, 1), vcpus=_within(body.new_vcpus, 1),
         disk=_within(body.new_disk), swap=_within(body.new_swap), ephemeral=_within(body.new_ephemeral),
         rxtx_factor=float(body.new_factor), is_public=body.new_public, description=body.given().get("description"),
     )  # fmt: skip
@@ -212,8 +214,8 @@ async def create_flavor(ctx: Ctx, body: Any) -> Any:
     def unit(tx: Connection) -> None:
         if db.first(tx, Flavor, Flavor.table.c.name == flavor.name):
             raise Conflict(f"Flavor with name {flavor.name} already exists.")
-        if db.first(tx, Flavor, Flavor.table.c.id == id):
-            raise Conflict(f"Flavor with ID {id} already exists.")
+        if db.first(tx, Flavor, Flavor.table.c.id == flavor_id):
+            raise Conflict(f"Flavor with ID {flavor_id} already exists.")
         db.insert(tx, flavor)
 
     await ctx.service.kernel.db.run(unit)

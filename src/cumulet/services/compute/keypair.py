@@ -46,7 +46,6 @@ class Keypair(Resource, table="compute_keypair", path="/v2.1/os-keypairs", key="
     owner: Str255 = sent("Another owner, for admins.", AUTO, wire="user_id", since=(2, 10))
 
 
-
 def find_keypair(tx: Connection, user_id: str, name: str) -> Keypair:
     """The user's key pair of that name; NotFound else."""
     columns = Keypair.table.c

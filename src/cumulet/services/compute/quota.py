@@ -107,7 +107,6 @@ async def show_detail(ctx: Ctx, project: str) -> Any:
     return {"quota_set": {"id": project, **rows}}
 
 
-
 async def update_quotas(ctx: Ctx, project: str, body: dict[str, dict[str, Any]]) -> Any:
     """Set limits of a project; `force` sets them below what is used, too."""
     given = dict(body.get("quota_set") or {})
@@ -118,7 +117,9 @@ async def update_quotas(ctx: Ctx, project: str, body: dict[str, dict[str, Any]])
     served = _served(ctx)
     for name, value in given.items():
         if name not in served:
-            raise Invalid(f"Invalid input for field/attribute quota_set. Additional properties are not allowed ('{name}')")
+            raise Invalid(
+                f"Invalid input for field/attribute quota_set. Additional properties are not allowed ('{name}')"
+            )
         if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).lstrip("-").isdecimal():
             raise Invalid(f"Invalid input for field/attribute {name}. Value: {value}. It is no integer.")
         given[name] = int(value)

@@ -63,8 +63,10 @@ def _shown(ctx: Ctx, group: Any, members: list[str]) -> dict[str, Any]:
 
 def _members(tx: Connection, ids: list[str]) -> dict[str, list[str]]:
     columns = Server.table.c
-    found: dict[str, list[str]] = {id: [] for id in ids}
-    for row in tx.execute(select(columns.id, columns.group_id).where(columns.group_id.in_(ids), columns.deleted_at.is_(None))):
+    found: dict[str, list[str]] = {key: [] for key in ids}
+    for row in tx.execute(
+        select(columns.id, columns.group_id).where(columns.group_id.in_(ids), columns.deleted_at.is_(None))
+    ):
         found[row.group_id].append(row.id)
     return found
 

@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from cumulet.services.compute.runtime import ComputeRuntime
 
 RULES = {
-    name: ADMIN_OR_OWNER_MEMBER
-    for name in (
-        "os_compute_api:servers:start",
-        "os_compute_api:servers:stop",
-        "os_compute_api:servers:reboot",
-        "os_compute_api:os-pause-server:pause",
-        "os_compute_api:os-pause-server:unpause",
-    )
+    f"os_compute_api:{name}": ADMIN_OR_OWNER_MEMBER
+    for name in ("servers:start", "servers:stop", "servers:reboot", "os-pause-server:pause", "os-pause-server:unpause")
 }
 
 REBOOTABLE = frozenset({"active", "stopped", "paused", "error"})
@@ -38,7 +32,9 @@ class Reboot(Struct, forbid_unknown_fields=True):
     type: Literal["HARD", "Hard", "hard", "SOFT", "Soft", "soft"]
 
 
-async def _power(ctx: Ctx, id: str, verb: str, vm_states: tuple[str, ...], task: str, kind: str, action: str) -> Response:
+async def _power(
+    ctx: Ctx, id: str, verb: str, vm_states: tuple[str, ...], task: str, kind: str, action: str
+) -> Response:
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
@@ -83,9 +79,7 @@ async def reboot_server(ctx: Ctx, id: str, body: Reboot) -> Response:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
         _check_launched(server, "reboot")
-        check_state(
-            server, "reboot", REBOOTABLE if hard else ("active",), HARD_TASKS if hard else (None, "rebooting")
-        )
+        check_state(server, "reboot", REBOOTABLE if hard else ("active",), HARD_TASKS if hard else (None, "rebooting"))
         task = "rebooting_hard" if hard else "rebooting"
         begin(tx, ctx, server, "server.reboot", "reboot", args={"hard": hard}, task_state=task)
 

@@ -178,7 +178,9 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     host_id: str = computed("A token that is equal for servers of the project on one host.", _host_id, wire="hostId")
     image: Any = computed("The image it was made from.", _image)
     flavor_link: Any = computed("Its flavor, by reference.", _flavor_link, wire="flavor", until=(2, 46))
-    flavor_shown: Any = computed("Its flavor, as it was when the server was made.", _flavor, wire="flavor", since=(2, 47))
+    flavor_shown: Any = computed(
+        "Its flavor, as it was when the server was made.", _flavor, wire="flavor", since=(2, 47)
+    )
     created_at: Time = read("When it was asked for.", wire="created", use=SORT)
     updated_at: Time = read("When it last changed.", wire="updated", use=SORT, index=True)
     addresses: dict[str, list[Address]] = read("Its addresses by network name.", {})
@@ -200,9 +202,7 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     task_state: Str255 | None = read("What is being done to it.", wire="OS-EXT-STS:task_state", use=FIND)
     vm_state: Str255 = read("The state it settled in.", "building", FIND, wire="OS-EXT-STS:vm_state")
     power_state: int = read("The machine's power state.", 0, FIND, wire="OS-EXT-STS:power_state")
-    volumes: Any = computed(
-        "Volumes that are attached.", lambda row: [], wire="os-extended-volumes:volumes_attached"
-    )
+    volumes: Any = computed("Volumes that are attached.", lambda row: [], wire="os-extended-volumes:volumes_attached")
     host: Str255 | None = read("The host it is on.", None, FIND, wire="OS-EXT-SRV-ATTR:host", show=EXTENDED)
     node: Str255 | None = read("The node.", None, FIND, wire="OS-EXT-SRV-ATTR:hypervisor_hostname", show=EXTENDED)
     instance_name: Str255 = read("Its name on the host.", wire="OS-EXT-SRV-ATTR:instance_name", show=EXTENDED)
@@ -228,7 +228,11 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
         "Its boot disk.", lambda row: "/dev/vda", wire="OS-EXT-SRV-ATTR:root_device_name", show=EXTENDED, since=(2, 3)
     )
     user_data: Text | None = read(
-        "What it was given to run at boot, in base64.", None, wire="OS-EXT-SRV-ATTR:user_data", show=EXTENDED, since=(2, 3)
+        "What it was given to run at boot, in base64.",
+        None,
+        wire="OS-EXT-SRV-ATTR:user_data",
+        show=EXTENDED,
+        since=(2, 3),
     )
     locked: bool = read("Whether its owner may not change it.", False, FILTER, since=(2, 9))
     locked_reason: Str255 | None = read("Why it is locked.", None, since=(2, 73))
@@ -244,7 +248,9 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     server_groups: Any = computed(
         "The groups it is in.", lambda row: [row.group_id] if row.group_id else [], since=(2, 71)
     )
-    pinned_zone: Str255 | None = read("The zone it was asked into.", None, wire="pinned_availability_zone", since=(2, 96))
+    pinned_zone: Str255 | None = read(
+        "The zone it was asked into.", None, wire="pinned_availability_zone", since=(2, 96)
+    )
 
     image_id: Str255 = hidden("The image it was made from.", "", SORT, index=True)
     image_format: Str255 = hidden("The format of the image's file.", "qcow2")

@@ -262,7 +262,8 @@ async def update_server(ctx: Ctx, id: str, body: Any) -> Any:
 
 def _plain(server: Server) -> dict[str, Any]:
     return {
-        name: [{"version": a.version, "addr": a.addr} for a in addresses] for name, addresses in server.addresses.items()
+        name: [{"version": a.version, "addr": a.addr} for a in addresses]
+        for name, addresses in server.addresses.items()
     }
 
 

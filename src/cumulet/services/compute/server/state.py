@@ -20,7 +20,7 @@ UNLOCK_OVERRIDE = "os_compute_api:os-lock-server:unlock:unlock_override"
 
 def reach(ctx: Ctx) -> tuple[ColumnElement[bool], ...]:
     """The servers that the caller may act on: those of his project, or all for an admin; deleted ones never."""
-    return (ALIVE,) if ctx.caller.is_admin else (ALIVE, _PROJECT == ctx.caller.project_id)
+    return (ALIVE,) if ctx.caller.is_admin else (ALIVE, ctx.caller.project_id == _PROJECT)
 
 
 def get_server(tx: Connection, ctx: Ctx, id: str) -> Server:
@@ -95,7 +95,9 @@ def settle(tx: Connection, operation: Operation, *, power: str | None = None, **
 
 def fault_of(error: BaseException) -> Fault:
     """What a server in ERROR says of the cause."""
-    return Fault(code=500, created=f"{now()[:19]}Z", message=str(error)[:255] or type(error).__name__, details=repr(error))
+    return Fault(
+        code=500, created=f"{now()[:19]}Z", message=str(error)[:255] or type(error).__name__, details=repr(error)
+    )
 
 
 def break_down(tx: Connection, operation: Operation, error: BaseException) -> None:
