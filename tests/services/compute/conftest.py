@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cumulet.core.kernel import Kernel
+from cumulet.services.compute.declaration import SERVICE
+from cumulet.services.compute.runtime import ComputeRuntime
 from tests.harness import Client, Reply, kernel, serve
 from tests.services.compute.fakes import (
     IMAGE,
@@ -15,10 +19,6 @@ from tests.services.compute.fakes import (
     FakeNetworking,
     FakePlacement,
 )
-
-from cumulet.core.kernel import Kernel
-from cumulet.services.compute.declaration import SERVICE
-from cumulet.services.compute.runtime import ComputeRuntime
 
 
 class Compute:

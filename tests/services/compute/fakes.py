@@ -125,7 +125,7 @@ class FakeNetworking:
         self.realised += network_ids
 
     async def ports_of(self, device_ids: Sequence[str]) -> dict[str, list[PortInfo]]:
-        return {id: [p for p in self.ports.values() if p.device_id == id] for id in device_ids}
+        return {device: [p for p in self.ports.values() if p.device_id == device] for device in device_ids}
 
     async def set_port_status(self, port_ids: Sequence[str], status: str) -> None:
         for port_id in port_ids:
@@ -233,7 +233,7 @@ class FakeHypervisor:
         self.machines.pop(server_id, None)
 
     async def observe(self) -> dict[str, ServerState]:
-        return {id: ServerState(id, machine.power, 1) for id, machine in self.machines.items()}
+        return {server: ServerState(server, machine.power, 1) for server, machine in self.machines.items()}
 
     async def console_log(self, server_id: str, lines: int | None = None) -> str:
         text = [f"line {n}" for n in range(5)]

@@ -10,43 +10,43 @@ async def test_a_server_from_request_to_its_end(compute: Compute) -> None:
     assert reply.status == 202, reply.data
     made = reply.json()["server"]
     assert set(made) == {"id", "links", "OS-DCF:diskConfig", "security_groups", "adminPass"}
-    id = made["id"]
+    server_id = made["id"]
     await compute.idle()
-    shown = await compute.show(id)
+    shown = await compute.show(server_id)
     assert shown["status"] == "ACTIVE" and shown["OS-EXT-STS:power_state"] == 1
     (address,) = shown["addresses"]["private"]
     assert address["OS-EXT-IPS:type"] == "fixed" and address["version"] == 4
     assert shown["security_groups"] == [{"name": "default"}]
-    assert compute.placement.claims[id] == {"VCPU": 1, "MEMORY_MB": 128, "DISK_GB": 1}
+    assert compute.placement.claims[server_id] == {"VCPU": 1, "MEMORY_MB": 128, "DISK_GB": 1}
     assert compute.network.realised == [NETWORK]
     (port,) = compute.network.ports.values()
-    assert port.device_id == id and port.status == "ACTIVE"
-    machine = compute.hypervisor.machines[id]
+    assert port.device_id == server_id and port.status == "ACTIVE"
+    machine = compute.hypervisor.machines[server_id]
     assert machine.spec.nics[0].mac == port.mac_address and machine.spec.memory_mb == 128
 
-    assert (await compute.act(id, "os-stop")).status == 202
+    assert (await compute.act(server_id, "os-stop")).status == 202
     await compute.idle()
-    assert (await compute.show(id))["status"] == "SHUTOFF"
-    again = await compute.act(id, "os-stop")
+    assert (await compute.show(server_id))["status"] == "SHUTOFF"
+    again = await compute.act(server_id, "os-stop")
     assert again.status == 409
     assert again.json()["conflictingRequest"]["message"] == (
-        f"Cannot 'stop' instance {id} while it is in vm_state stopped"
+        f"Cannot 'stop' instance {server_id} while it is in vm_state stopped"
     )
-    assert (await compute.act(id, "os-start")).status == 202
+    assert (await compute.act(server_id, "os-start")).status == 202
     await compute.idle()
-    assert (await compute.show(id))["status"] == "ACTIVE"
-    assert (await compute.act(id, "reboot", {"type": "HARD"})).status == 202
+    assert (await compute.show(server_id))["status"] == "ACTIVE"
+    assert (await compute.act(server_id, "reboot", {"type": "HARD"})).status == 202
     await compute.idle()
     assert compute.hypervisor.calls[-1] == "reboot hard"
 
-    assert (await compute("DELETE", f"/servers/{id}")).status == 204
+    assert (await compute("DELETE", f"/servers/{server_id}")).status == 204
     await compute.idle()
-    assert (await compute("GET", f"/servers/{id}")).status == 404
+    assert (await compute("GET", f"/servers/{server_id}")).status == 404
     assert not compute.hypervisor.machines and not compute.network.ports and not compute.placement.claims
-    actions = (await compute("GET", f"/servers/{id}/os-instance-actions")).json()["instanceActions"]
+    actions = (await compute("GET", f"/servers/{server_id}/os-instance-actions")).json()["instanceActions"]
     assert [a["action"] for a in actions] == ["delete", "reboot", "start", "stop", "create"]
     gone = (await compute("GET", "/servers/detail?deleted=true&all_tenants=1", token="admin")).json()["servers"]
-    assert [(s["id"], s["status"]) for s in gone] == [(id, "DELETED")]
+    assert [(s["id"], s["status"]) for s in gone] == [(server_id, "DELETED")]
 
 
 async def test_lists(compute: Compute) -> None:

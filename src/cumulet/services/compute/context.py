@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cumulet.core.context import Context
 
 if TYPE_CHECKING:
-    from cumulet.services.compute.runtime import ComputeRuntime
+    pass
 
 Ctx = Context["ComputeRuntime"]
 

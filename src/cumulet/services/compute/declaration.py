@@ -2,10 +2,24 @@
 
 from cumulet.api.dialect import COMPUTE
 from cumulet.api.service import Service
-from cumulet.services.compute import flavor, keypair, quota, server_group, version
-from cumulet.services.compute.server import create, delete, instance_action, power, resource, show
+from cumulet.services.compute import console, flavor, host, keypair, quota, retired, server_group, version
+from cumulet.services.compute.server import (
+    create,
+    delete,
+    instance_action,
+    interface,
+    lock,
+    metadata,
+    power,
+    resource,
+    show,
+    unserved,
+)  # fmt: skip
 
-MODULES = (version, flavor, keypair, quota, server_group, create, show, delete, power, instance_action)
+MODULES = (
+    version, flavor, keypair, quota, server_group, host, console, create, show, delete, power, lock, metadata, interface,
+    instance_action, unserved, retired,
+)  # fmt: skip
 
 SERVICE = Service(
     type="compute",

@@ -16,11 +16,11 @@ from cumulet.api.crud import granted, list_page
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.policy import ADMIN, ANYBODY
 from cumulet.api.query import FALSE, TRUE, Listing
-from cumulet.api.resource import SORT, Resource, computed, edit, hidden, once, read
+from cumulet.api.resource import SORT, Resource, computed, edit, hidden, once, read, sent
 from cumulet.core import db
 from cumulet.core.db.store import load
 from cumulet.core.errors import Conflict, Invalid, NotFound
-from cumulet.core.types import Column, Id, Str255, new_id
+from cumulet.core.types import Column, Id, new_id
 from cumulet.services.compute.context import Ctx, base_url
 from cumulet.services.compute.server.resource import links
 
@@ -56,9 +56,7 @@ class Flavor(Resource, table="compute_flavor", path="/v2.1/flavors"):
     """A size of server: processors, memory, disk."""
 
     name: FlavorName = once("Its name.", use=SORT)
-    asked_id: FlavorId | int | None = once(
-        "Its id; made up where it is `auto` or missing.", None, wire="id", stored=False
-    )
+    asked_id: FlavorId | int | None = sent("Its id; made up where it is `auto` or missing.", None, wire="id")
     id: Id = read("Its id.", use=SORT)
     ram: int = read("Memory in MiB.", use=SORT)
     disk: int = read("The root disk in GiB.", use=SORT)
@@ -75,13 +73,13 @@ class Flavor(Resource, table="compute_flavor", path="/v2.1/flavors"):
     links: Any = computed("Its own URLs.", lambda row: links(row.base_url, "flavors", row.id))
     base_url: str = hidden("The root of the API as the caller reached it.", "", stored=False)
 
-    new_ram: AtLeastOne = once("Memory in MiB.", wire="ram", stored=False)
-    new_vcpus: AtLeastOne = once("Virtual processors.", wire="vcpus", stored=False)
-    new_disk: AtLeastZero = once("The root disk in GiB.", wire="disk", stored=False)
-    new_swap: AtLeastZero = once("Swap in MiB.", 0, wire="swap", stored=False)
-    new_ephemeral: AtLeastZero = once("A second disk in GiB.", 0, wire="OS-FLV-EXT-DATA:ephemeral", stored=False)
-    new_factor: float | Digits = once("Of no effect.", 1.0, wire="rxtx_factor", stored=False)
-    new_public: bool = once("Whether every project may use it.", True, wire="os-flavor-access:is_public", stored=False)
+    new_ram: AtLeastOne = sent("Memory in MiB.", wire="ram")
+    new_vcpus: AtLeastOne = sent("Virtual processors.", wire="vcpus")
+    new_disk: AtLeastZero = sent("The root disk in GiB.", wire="disk")
+    new_swap: AtLeastZero = sent("Swap in MiB.", 0, wire="swap")
+    new_ephemeral: AtLeastZero = sent("A second disk in GiB.", 0, wire="OS-FLV-EXT-DATA:ephemeral")
+    new_factor: float | Digits = sent("Of no effect.", 1.0, wire="rxtx_factor")
+    new_public: bool = sent("Whether every project may use it.", True, wire="os-flavor-access:is_public")
 
 
 class FlavorAccess(Resource, table="compute_flavor_access", primary_key=("flavor_id", "project_id")):
@@ -105,9 +103,9 @@ DEFAULTS = (
 def ensure_defaults(tx: Connection) -> None:
     """Make the default flavors that are missing."""
     there = set(tx.execute(select(Flavor.table.c.id)).scalars())
-    for id, name, vcpus, ram, disk in DEFAULTS:
-        if id not in there:
-            db.insert(tx, Flavor.new(id=id, name=name, vcpus=vcpus, ram=ram, disk=disk))
+    for flavor_id, name, vcpus, ram, disk in DEFAULTS:
+        if flavor_id not in there:
+            db.insert(tx, Flavor.new(id=flavor_id, name=name, vcpus=vcpus, ram=ram, disk=disk))
 
 
 def visible(ctx: Ctx) -> Sequence[ColumnElement[bool]]:
@@ -204,9 +202,9 @@ async def show_flavor(ctx: Ctx, id: str) -> Any:
 async def create_flavor(ctx: Ctx, body: Any) -> Any:
     """Make a flavor."""
     asked = body.asked_id
-    id = new_id() if asked in (None, "auto", "") else str(asked)
+    flavor_id = new_id() if asked in (None, "auto", "") else str(asked)
     flavor = Flavor.new(
-        id=id, name=body.name, ram=_within(body.new_ram, 1), vcpus=_within(body.new_vcpus, 1),
+        id=flavor_id, name=body.name, ram=_within(body.new_ram, 1), vcpus=_within(body.new_vcpus, 1),
         disk=_within(body.new_disk), swap=_within(body.new_swap), ephemeral=_within(body.new_ephemeral),
         rxtx_factor=float(body.new_factor), is_public=body.new_public, description=body.given().get("description"),
     )  # fmt: skip
@@ -214,8 +212,8 @@ async def create_flavor(ctx: Ctx, body: Any) -> Any:
     def unit(tx: Connection) -> None:
         if db.first(tx, Flavor, Flavor.table.c.name == flavor.name):
             raise Conflict(f"Flavor with name {flavor.name} already exists.")
-        if db.first(tx, Flavor, Flavor.table.c.id == id):
-            raise Conflict(f"Flavor with ID {id} already exists.")
+        if db.first(tx, Flavor, Flavor.table.c.id == flavor_id):
+            raise Conflict(f"Flavor with ID {flavor_id} already exists.")
         db.insert(tx, flavor)
 
     await ctx.service.kernel.db.run(unit)

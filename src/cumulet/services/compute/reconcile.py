@@ -51,7 +51,7 @@ class Reconciler:
         for server_id in observed.keys() - before.keys() - after.keys():
             log.warning("server %s is on the host and not in the database: it is removed", server_id)
             await self.compute.hypervisor.remove_server(server_id)
-        stale = [row for id, row in before.items() if after.get(id) == row and _differs(row, observed.get(id))]
+        stale = [row for key, row in before.items() if after.get(key) == row and _differs(row, observed.get(key))]
         for row in stale:
             await database.run(self._mend, row, observed.get(row.id))
 

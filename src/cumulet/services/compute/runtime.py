@@ -1,5 +1,6 @@
 """Compute, running: what its handlers find as `ctx.service`, and the parts that work behind them."""
 
+import asyncio
 import uuid
 
 from sqlalchemy import Connection
@@ -7,12 +8,14 @@ from sqlalchemy import Connection
 from cumulet.api.http import Request, Response
 from cumulet.core.kernel import Kernel
 from cumulet.services.compute import flavor
+from cumulet.services.compute.console import Screens
 from cumulet.services.compute.drivers import HostInfo, Hypervisor
 from cumulet.services.compute.metadata import Metadata
 from cumulet.services.compute.reconcile import EVERY, Reconciler
 from cumulet.services.compute.server.addresses import AddressBook
 from cumulet.services.compute.server.build import Builder
 from cumulet.services.compute.server.delete import Remover
+from cumulet.services.compute.server.interface import Cards
 from cumulet.services.compute.server.power import Power
 from cumulet.services.compute.server.state import break_down, give_up
 from cumulet.services.image.interface import Images
@@ -49,7 +52,8 @@ class ComputeRuntime:
         self.addresses = AddressBook(self)
         self.reconciler = Reconciler(self)
         self.metadata = Metadata(self)
-        self._register(Power(self))
+        self.screens = Screens(self)
+        self._register(Power(self), Cards(self))
 
     @property
     def hostname(self) -> str:
@@ -61,7 +65,7 @@ class ComputeRuntime:
         """The id of this host as a resource provider, and as a hypervisor."""
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.hostname}.compute"))
 
-    def _register(self, power: Power) -> None:
+    def _register(self, power: Power, cards: Cards) -> None:
         add = self.kernel.operations.register
         add("server.create", self.builder.build, on_failure=self.builder.failed, attempts=3)
         add("server.delete", self.remover.delete, on_failure=break_down)
@@ -71,6 +75,8 @@ class ComputeRuntime:
         add("server.stop", power.stop, on_failure=give_up, attempts=3)
         add("server.pause", power.pause, on_failure=give_up, attempts=3)
         add("server.unpause", power.unpause, on_failure=give_up, attempts=3)
+        add("server.attach_port", cards.attach, on_failure=cards.attach_failed, attempts=2)
+        add("server.detach_port", cards.detach, on_failure=give_up)
 
     async def start(self) -> None:
         """Reconnect to what runs, offer the host to placement, and mend what changed while the program was away."""
@@ -97,14 +103,16 @@ class ComputeRuntime:
 
     async def stop_all_servers(self) -> None:
         """Shut down every server that runs, all at once; the database follows at the next start."""
-        import asyncio
-
         running = [s.id for s in (await self.hypervisor.observe()).values() if s.power in ("running", "paused")]
         await asyncio.gather(*(self.hypervisor.ensure_stopped(server_id) for server_id in running))
 
     async def answer_metadata(self, network_id: str, request: Request) -> Response:
         """Answer a guest's request to 169.254.169.254, who is told by his network and `request.remote`."""
         return await self.metadata.answer(network_id, request)
+
+    async def answer_console(self, request: Request) -> Response:
+        """Answer on the port of the consoles' URLs: the pages of noVNC, and their websocket."""
+        return await self.screens.answer(request)
 
 
 def _inventories(host: HostInfo) -> dict[str, Inventory]:

@@ -12,7 +12,7 @@ from cumulet.api.crud import list_page, own_project
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.query import Listing
-from cumulet.api.resource import Resource, hidden, once, read
+from cumulet.api.resource import Resource, hidden, once, read, sent
 from cumulet.core import db, quota
 from cumulet.core.db.store import load
 from cumulet.core.errors import Forbidden, Invalid, NotFound
@@ -32,7 +32,7 @@ GroupName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A\S(.*\
 GroupPolicy = Literal["affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"]
 
 
-class Rules(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Rules(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     max_server_per_host: Annotated[int, Meta(ge=1)] | None = None
 
 
@@ -44,9 +44,8 @@ class ServerGroup(Resource, table="compute_server_group", path="/v2.1/os-server-
     project_id: Str255 = read("The project that owns it.", since=(2, 13), index=True)
     user_id: Str255 = read("Who made it.", since=(2, 13))
     policies: list[GroupPolicy] = once("Its one rule.", until=(2, 63))
-    policy: GroupPolicy = once("Its rule.", since=(2, 64), stored=False)
+    policy: GroupPolicy = sent("Its rule.", since=(2, 64))
     rules: Rules = once("Bounds of the rule.", Rules(), since=(2, 64))
-    members: list[str] = hidden("Ids of its servers.", [], stored=False)
     created_at: Time = hidden("When it was made.")
 
 
@@ -63,7 +62,7 @@ def _shown(ctx: Ctx, group: Any, members: list[str]) -> dict[str, Any]:
 
 def _members(tx: Connection, ids: list[str]) -> dict[str, list[str]]:
     columns = Server.table.c
-    found: dict[str, list[str]] = {id: [] for id in ids}
+    found: dict[str, list[str]] = {key: [] for key in ids}
     for row in tx.execute(
         select(columns.id, columns.group_id).where(columns.group_id.in_(ids), columns.deleted_at.is_(None))
     ):

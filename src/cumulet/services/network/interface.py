@@ -81,6 +81,10 @@ class Networking(Protocol):
         """The ids of groups given by name or id; NotFound names the missing one, Conflict an ambiguous one."""
         ...
 
+    async def set_security_groups(self, port_ids: Sequence[str], group_ids: Sequence[str]) -> None:
+        """Put exactly these groups on each of the ports."""
+        ...
+
     async def ensure_port(self, new: NewPort) -> PortInfo:
         """The port with this id, made if it is missing. Raises NotFound (network), Conflict (no free address, address in
         use), QuotaExceeded."""

@@ -122,6 +122,13 @@ class NetworkRuntime:
 
         return await self.write(look)
 
+    async def set_security_groups(self, port_ids: Sequence[str], group_ids: Sequence[str]) -> None:
+        def put(tx: Connection) -> None:
+            for port in db.find(tx, Port, PORTS.c.id.in_(port_ids)):
+                plumbing.replace_port(tx, self, port, {"security_groups": list(group_ids)})
+
+        await self.write(put)
+
     # ---- ports ----------------------------------------------------------------------------------------------------------
 
     async def port(self, caller: Caller, port_id: str) -> PortInfo:

@@ -78,7 +78,7 @@ class AddressBook:
         if not known:
             return
         found = await self.compute.network.ports_of(known)
-        await self.compute.kernel.db.run(_store, {id: found.get(id, []) for id in known})
+        await self.compute.kernel.db.run(_store, {key: found.get(key, []) for key in known})
 
     async def refresh_all(self) -> None:
         """Read the ports of every server again."""
@@ -102,16 +102,11 @@ def _all_live(tx: Connection) -> list[str]:
 
 
 def _store(tx: Connection, found: dict[str, list[PortInfo]]) -> None:
-    for id, infos in found.items():
-        order = {
-            port: position
-            for port, position in tx.execute(
-                select(ServerPort.table.c.port_id, ServerPort.table.c.position).where(
-                    ServerPort.table.c.server_id == id
-                )
-            )
-        }
-        cache_addresses(tx, id, sorted(infos, key=lambda info: order.get(info.id, len(order))))
+    columns = ServerPort.table.c
+    for server_id, infos in found.items():
+        ports = tx.execute(select(columns.port_id, columns.position).where(columns.server_id == server_id))
+        order = {row.port_id: row.position for row in ports}
+        cache_addresses(tx, server_id, sorted(infos, key=lambda info: order.get(info.id, len(order))))
 
 
 def _drop_port(tx: Connection, server_id: str, port_id: str) -> None:

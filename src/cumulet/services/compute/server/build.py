@@ -38,7 +38,7 @@ class Builder:
         server, ports = await compute.kernel.db.read(load_server, operation.resource_id)
         node = await self._claim(server)
         await compute.kernel.db.run(_placed, server.id, node)
-        infos = [await self._port(server, port, node) for port in ports]
+        infos = [await self.ensure_port(server, port, node) for port in ports]
         if infos:
             await compute.network.realise(list(dict.fromkeys(info.network_id for info in infos)))
         spec = await self.spec(server, infos)
@@ -75,7 +75,8 @@ class Builder:
         except NoCandidate:
             raise Permanent(NO_HOST) from None
 
-    async def _port(self, server: Server, port: ServerPort, node: str) -> PortInfo:
+    async def ensure_port(self, server: Server, port: ServerPort, node: str) -> PortInfo:
+        """The port behind a network card, made or bound if it is not yet."""
         network, owner = self.compute.network, f"compute:{server.availability_zone}"
         if not port.own:
             return await network.bind(port.port_id, server.id, owner, node, server.hostname)

@@ -200,7 +200,7 @@ async def _networks(ctx: Ctx, given: dict[str, Any]) -> list[tuple[NetworkReques
     for request in asked:
         if request.tag is not None and not ctx.version >= (2, 42) and ctx.version != (2, 32):
             raise Invalid("Additional properties are not allowed ('tag' was unexpected)")
-        found.append(await _one_network(ctx, request))
+        found.append(await find_network(ctx, request))
     taken = [request.port for request, _, _ in found if request.port]
     if len(taken) != len(set(taken)):
         raise Invalid("Duplicate port ids are not allowed.")
@@ -219,7 +219,8 @@ async def _only_network(ctx: Ctx, must: bool) -> list[tuple[NetworkRequest, str,
     return [(NetworkRequest(uuid=usable[0].id), usable[0].id, True)]
 
 
-async def _one_network(ctx: Ctx, request: NetworkRequest) -> tuple[NetworkRequest, str, bool]:
+async def find_network(ctx: Ctx, request: NetworkRequest) -> tuple[NetworkRequest, str, bool]:
+    """(the request, its network, whether the port is compute's to make); what cannot be used is refused."""
     network = ctx.service.network
     if request.port:
         if request.fixed_ip:
@@ -336,14 +337,14 @@ def _server(
     reservation: str,
     group: str | None,
 ) -> Server:
-    body, id, moment = wish.body, new_id(), now()
+    body, server_id, moment = wish.body, new_id(), now()
     drive = str(body.asked_drive or "").lower() in ("true", "1", "t", "yes", "on", "y")
     return Server.new(
-        body, id=id, name=name, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id, created_at=moment,
+        body, id=server_id, name=name, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id, created_at=moment,
         updated_at=moment, metadata=body.asked_metadata, task_state="scheduling", config_drive="True" if drive else "",
         key_name=pair.name if pair else None, public_key=pair.public_key if pair else None,
-        instance_name=f"instance-{id[:8]}", reservation_id=reservation, launch_index=index,
-        hostname=body.given().get("new_hostname") or host_name(name, id), user_data=body.asked_user_data or None,
+        instance_name=f"instance-{server_id[:8]}", reservation_id=reservation, launch_index=index,
+        hostname=body.given().get("new_hostname") or host_name(name, server_id), user_data=body.asked_user_data or None,
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
         image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
         vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, group_names=wish.group_names if wish.ports else [],
@@ -360,8 +361,8 @@ def _copy(flavor: Flavor) -> FlavorCopy:
 def _ports(server: Server, wish: Wish) -> list[ServerPort]:
     return [
         ServerPort(
-            port_id=new_id() if own else request.port, server_id=server.id, position=position, network_id=network_id,
-            own=own, fixed_ip=request.fixed_ip, groups=wish.groups, tag=request.tag,
+            port_id=request.port or new_id(), server_id=server.id, position=position, network_id=network_id, own=own,
+            fixed_ip=request.fixed_ip, groups=wish.groups, tag=request.tag,
         )
         for position, (request, network_id, own) in enumerate(wish.ports)
     ]  # fmt: skip

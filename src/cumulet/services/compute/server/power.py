@@ -20,14 +20,8 @@ if TYPE_CHECKING:
     from cumulet.services.compute.runtime import ComputeRuntime
 
 RULES = {
-    name: ADMIN_OR_OWNER_MEMBER
-    for name in (
-        "os_compute_api:servers:start",
-        "os_compute_api:servers:stop",
-        "os_compute_api:servers:reboot",
-        "os_compute_api:os-pause-server:pause",
-        "os_compute_api:os-pause-server:unpause",
-    )
+    f"os_compute_api:{name}": ADMIN_OR_OWNER_MEMBER
+    for name in ("servers:start", "servers:stop", "servers:reboot", "os-pause-server:pause", "os-pause-server:unpause")
 }
 
 REBOOTABLE = frozenset({"active", "stopped", "paused", "error"})

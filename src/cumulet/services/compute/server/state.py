@@ -20,7 +20,7 @@ UNLOCK_OVERRIDE = "os_compute_api:os-lock-server:unlock:unlock_override"
 
 def reach(ctx: Ctx) -> tuple[ColumnElement[bool], ...]:
     """The servers that the caller may act on: those of his project, or all for an admin; deleted ones never."""
-    return (ALIVE,) if ctx.caller.is_admin else (ALIVE, _PROJECT == ctx.caller.project_id)
+    return (ALIVE,) if ctx.caller.is_admin else (ALIVE, ctx.caller.project_id == _PROJECT)
 
 
 def get_server(tx: Connection, ctx: Ctx, id: str) -> Server:

@@ -1,0 +1,257 @@
+"""A server's network cards and the security groups on them.
+
+GET, POST /servers/{id}/os-interface · GET, DELETE .../{port_id} · GET /servers/{id}/os-security-groups
+POST /servers/{id}/action: addSecurityGroup, removeSecurityGroup
+
+Cards are added to and taken from servers that are shut off; drivers cannot do it yet while a machine runs.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, Struct, field
+from sqlalchemy import Connection
+
+from cumulet.api.http import Endpoint, Response
+from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
+from cumulet.core import db
+from cumulet.core.errors import Conflict, Invalid, NotFound, NotImplementedHere
+from cumulet.core.operations import Finish, Operation
+from cumulet.core.types import new_id
+from cumulet.services.compute.context import Ctx
+from cumulet.services.compute.server.addresses import cache_addresses
+from cumulet.services.compute.server.build import load_server
+from cumulet.services.compute.server.create import find_network
+from cumulet.services.compute.server.resource import NetworkRequest, Server, ServerPort, Tag
+from cumulet.services.compute.server.state import begin, check_lock, check_state, get_server, give_up, ports_of, settle
+from cumulet.services.network.interface import PortInfo
+
+if TYPE_CHECKING:
+    from cumulet.services.compute.runtime import ComputeRuntime
+
+PREFIX = "os_compute_api:os-attach-interfaces:"
+LIST, SHOW, CREATE, DELETE = (PREFIX + verb for verb in ("list", "show", "create", "delete"))
+GROUPS = {verb: f"os_compute_api:os-security-groups:{verb}" for verb in ("list", "add", "remove")}
+RULES = {
+    LIST: ADMIN_OR_OWNER_READER, SHOW: ADMIN_OR_OWNER_READER, CREATE: ADMIN_OR_OWNER_MEMBER,
+    DELETE: ADMIN_OR_OWNER_MEMBER, GROUPS["list"]: ADMIN_OR_OWNER_READER, GROUPS["add"]: ADMIN_OR_OWNER_MEMBER,
+    GROUPS["remove"]: ADMIN_OR_OWNER_MEMBER,
+}  # fmt: skip
+
+
+class WantedIp(Struct, forbid_unknown_fields=True):
+    ip_address: Annotated[str, Meta(max_length=64)]
+
+
+class Attachment(Struct, forbid_unknown_fields=True):
+    port_id: Annotated[str, Meta(max_length=64)] | None = None
+    net_id: Annotated[str, Meta(max_length=64)] | None = None
+    fixed_ips: Annotated[list[WantedIp], Meta(max_length=1)] | None = None
+    tag: Tag | None = None
+
+
+class AttachBody(Struct, forbid_unknown_fields=True):
+    interface: Attachment | None = field(name="interfaceAttachment", default=None)
+
+
+class GroupBody(Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+# ---- cards --------------------------------------------------------------------------------------------------------------
+
+
+async def _cards(ctx: Ctx, id: str) -> list[tuple[ServerPort, PortInfo]]:
+    def look(tx: Connection) -> list[ServerPort]:
+        get_server(tx, ctx, id)
+        return ports_of(tx, id)
+
+    ports = await ctx.service.kernel.db.read(look)
+    infos = {info.id: info for info in await ctx.service.builder.port_infos(id, ports)}
+    return [(port, infos[port.port_id]) for port in ports if port.port_id in infos]
+
+
+def _shown(ctx: Ctx, info: PortInfo, tag: str | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "port_state": info.status,
+        "port_id": info.id,
+        "net_id": info.network_id,
+        "mac_addr": info.mac_address,
+        "fixed_ips": [{"subnet_id": ip.subnet_id, "ip_address": ip.ip_address} for ip in info.fixed_ips],
+    }
+    if ctx.version >= (2, 70):
+        shown["tag"] = tag
+    return shown
+
+
+async def list_interfaces(ctx: Ctx, id: str) -> Any:
+    """List a server's network cards."""
+    return {"interfaceAttachments": [_shown(ctx, info, port.tag) for port, info in await _cards(ctx, id)]}
+
+
+async def show_interface(ctx: Ctx, id: str, port_id: str) -> Any:
+    """Show one network card."""
+    for port, info in await _cards(ctx, id):
+        if info.id == port_id:
+            return {"interfaceAttachment": _shown(ctx, info, port.tag)}
+    raise NotFound(message=f"Port {port_id} is not attached to instance {id}")
+
+
+def _changeable(ctx: Ctx, server: Server, verb: str) -> None:
+    check_lock(ctx, server)
+    check_state(server, verb, ("active", "paused", "stopped"))
+    if server.vm_state != "stopped":
+        raise NotImplementedHere("Network cards can be added to and taken from servers that are shut off only.")
+
+
+async def attach_interface(ctx: Ctx, id: str, body: AttachBody) -> Any:
+    """Give a server another network card: a port of the caller's, or a new one on a network."""
+    wanted = body.interface or Attachment()
+    if wanted.port_id and (wanted.net_id or wanted.fixed_ips):
+        raise Invalid("Must not input both network_id and port_id, nor fixed_ips with port_id.")
+    if wanted.fixed_ips and not wanted.net_id:
+        raise Invalid("Must input network_id when request IP address")
+    address = wanted.fixed_ips[0].ip_address if wanted.fixed_ips else None
+    request = NetworkRequest(uuid=wanted.net_id, port=wanted.port_id, fixed_ip=address)
+    _, network_id, own = await find_network(ctx, request)
+    port_id = request.port or new_id()
+
+    def unit(tx: Connection) -> tuple[Server, ServerPort]:
+        server = get_server(tx, ctx, id)
+        _changeable(ctx, server, "attach_interface")
+        if db.first(tx, ServerPort, ServerPort.table.c.port_id == port_id):
+            raise Conflict(f"Port {port_id} is still in use.")
+        position = 1 + max((port.position for port in ports_of(tx, id)), default=-1)
+        port = ServerPort(
+            port_id=port_id, server_id=id, position=position, network_id=network_id, own=own, fixed_ip=address,
+            groups=None, tag=wanted.tag,
+        )  # fmt: skip
+        db.insert(tx, port)
+        begin(tx, ctx, server, "server.attach_port", "attach_interface", args={"port_id": port_id})
+        return server, port
+
+    server, port = await ctx.service.kernel.db.run(unit)
+    info = await ctx.service.builder.ensure_port(server, port, ctx.service.hostname)
+    return {"interfaceAttachment": _shown(ctx, info, port.tag)}
+
+
+async def detach_interface(ctx: Ctx, id: str, port_id: str) -> Response:
+    """Take a network card from a server."""
+
+    def unit(tx: Connection) -> None:
+        server = get_server(tx, ctx, id)
+        if port_id not in {port.port_id for port in ports_of(tx, id)}:
+            raise NotFound(message=f"Port {port_id} is not attached to instance {id}")
+        _changeable(ctx, server, "detach_interface")
+        begin(tx, ctx, server, "server.detach_port", "detach_interface", args={"port_id": port_id})
+
+    await ctx.service.kernel.db.run(unit)
+    return Response(202)
+
+
+class Cards:
+    """Carries out changes of network cards."""
+
+    def __init__(self, compute: "ComputeRuntime") -> None:
+        self.compute = compute
+
+    async def attach(self, operation: Operation) -> Finish:
+        server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
+        for port in ports:
+            await self.compute.builder.ensure_port(server, port, server.host or self.compute.hostname)
+        return await self._settled(operation, ports)
+
+    async def detach(self, operation: Operation) -> Finish:
+        server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
+        gone = operation.args["port_id"]
+        for port in ports:
+            if port.port_id == gone:
+                if port.own:
+                    await self.compute.network.delete_port(gone)
+                else:
+                    await self.compute.network.unbind(gone, server.id)
+        settled = await self._settled(operation, [port for port in ports if port.port_id != gone])
+
+        def finish(tx: Connection) -> None:
+            _forget(tx, gone)
+            settled(tx)
+
+        return finish
+
+    async def _settled(self, operation: Operation, ports: list[ServerPort]) -> Finish:
+        infos = await self.compute.builder.port_infos(operation.resource_id, ports)
+
+        def finish(tx: Connection) -> None:
+            settle(tx, operation)
+            cache_addresses(tx, operation.resource_id, infos)
+
+        return finish
+
+    def attach_failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
+        """The port could not be had: the server is as it was."""
+        give_up(tx, operation, error)
+        _forget(tx, operation.args["port_id"])
+
+
+def _forget(tx: Connection, port_id: str) -> None:
+    db.remove_where(tx, ServerPort, ServerPort.table.c.port_id == port_id)
+
+
+# ---- security groups ----------------------------------------------------------------------------------------------------
+
+
+async def list_groups(ctx: Ctx, id: str) -> Any:
+    """List the security groups on a server's ports."""
+    found: dict[str, dict[str, Any]] = {}
+    for _, info in await _cards(ctx, id):
+        for group_id, name in zip(info.security_group_ids, info.security_group_names, strict=True):
+            found[group_id] = {
+                "id": group_id, "name": name, "description": "", "tenant_id": info.project_id, "rules": [],
+            }  # fmt: skip
+    return {"security_groups": list(found.values())}
+
+
+async def _change_groups(ctx: Ctx, id: str, name: str, change: Callable[[list[str], str], list[str]]) -> None:
+    def look(tx: Connection) -> Server:
+        server = get_server(tx, ctx, id)
+        check_state(server, "add security group to", ("active", "paused", "stopped"), (server.task_state,))
+        return server
+
+    server = await ctx.service.kernel.db.read(look)
+    (group,) = await ctx.service.network.security_group_ids(ctx.caller, server.project_id, [name])
+    infos = [info for _, info in await _cards(ctx, id)]
+    if not infos:
+        raise Invalid(f"Instance {id} has no network card to put a security group on.")
+    for info in infos:
+        await ctx.service.network.set_security_groups([info.id], change(list(info.security_group_ids), group))
+    await ctx.service.addresses.refresh([id])
+
+
+async def add_group(ctx: Ctx, id: str, body: GroupBody) -> Response:
+    """Put a security group on every port of a server."""
+    await _change_groups(ctx, id, body.name, lambda ids, group: [*ids, *([] if group in ids else [group])])
+    return Response(202)
+
+
+async def remove_group(ctx: Ctx, id: str, body: GroupBody) -> Response:
+    """Take a security group from every port of a server."""
+
+    def without(ids: list[str], group: str) -> list[str]:
+        if group not in ids:
+            raise Conflict(f"Security group {body.name} not associated with the instance {id}")
+        return [other for other in ids if other != group]
+
+    await _change_groups(ctx, id, body.name, without)
+    return Response(202)
+
+
+CARDS, ACTION = "/v2.1/servers/{id}/os-interface", "/v2.1/servers/{id}/action"
+endpoints = [
+    Endpoint("GET", CARDS, list_interfaces, LIST),
+    Endpoint("POST", CARDS, attach_interface, CREATE, AttachBody),
+    Endpoint("GET", CARDS + "/{port_id}", show_interface, SHOW),
+    Endpoint("DELETE", CARDS + "/{port_id}", detach_interface, DELETE),
+    Endpoint("GET", "/v2.1/servers/{id}/os-security-groups", list_groups, GROUPS["list"]),
+    Endpoint("POST", ACTION, add_group, GROUPS["add"], GroupBody, action="addSecurityGroup"),
+    Endpoint("POST", ACTION, remove_group, GROUPS["remove"], GroupBody, action="removeSecurityGroup"),
+]

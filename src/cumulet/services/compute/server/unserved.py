@@ -1,0 +1,62 @@
+"""Actions that upstream has and this cloud does not yet: each is refused with a sentence, not as unknown."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from cumulet.api.http import Endpoint
+from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER
+from cumulet.api.resource import Version
+from cumulet.core.errors import NotImplementedHere
+from cumulet.services.compute.context import Ctx
+from cumulet.services.compute.server.state import get_server
+
+RULE = "cumulet:compute:unserved"
+RULES = {RULE: ADMIN_OR_OWNER_MEMBER}
+
+NEVER: Version = (99, 999)
+ACTIONS: tuple[tuple[str, str, Version], ...] = (
+    ("rebuild", "Rebuilding", NEVER),
+    ("resize", "Resizing", NEVER),
+    ("confirmResize", "Resizing", NEVER),
+    ("revertResize", "Resizing", NEVER),
+    ("createImage", "Making an image of", NEVER),
+    ("createBackup", "Backing up", NEVER),
+    ("rescue", "Rescuing", NEVER),
+    ("unrescue", "Rescuing", NEVER),
+    ("suspend", "Suspending", NEVER),
+    ("resume", "Resuming", NEVER),
+    ("shelve", "Shelving", NEVER),
+    ("shelveOffload", "Shelving", NEVER),
+    ("unshelve", "Unshelving", NEVER),
+    ("restore", "Restoring", NEVER),
+    ("changePassword", "Changing the password of", NEVER),
+    ("migrate", "Migrating", NEVER),
+    ("os-migrateLive", "Migrating", NEVER),
+    ("evacuate", "Evacuating", NEVER),
+    ("trigger_crash_dump", "Crashing", NEVER),
+    ("resetNetwork", "Resetting the network of", NEVER),
+    ("injectNetworkInfo", "Writing the network configuration into", NEVER),
+    ("addFixedIp", "Adding a fixed address to", (2, 43)),
+    ("removeFixedIp", "Removing a fixed address from", (2, 43)),
+    ("addFloatingIp", "Adding a floating address through compute to", (2, 43)),
+    ("removeFloatingIp", "Removing a floating address through compute from", (2, 43)),
+    ("os-getSPICEConsole", "A SPICE console of", (2, 5)),
+    ("os-getRDPConsole", "An RDP console of", (2, 5)),
+    ("os-getSerialConsole", "A serial console of", (2, 5)),
+)
+"""Action, what it is about, and the last version that has it."""
+
+
+def _refusal(words: str) -> Callable[..., Awaitable[Any]]:
+    async def refuse(ctx: Ctx, id: str, body: Any) -> Any:
+        """Refused: this cloud does not serve it."""
+        await ctx.service.kernel.db.read_inline(get_server, ctx, id)
+        raise NotImplementedHere(f"{words} a server is not served by this cloud.")
+
+    return refuse
+
+
+endpoints = [
+    Endpoint("POST", "/v2.1/servers/{id}/action", _refusal(words), RULE, Any, action=action, until=until)
+    for action, words, until in ACTIONS
+]

@@ -1,0 +1,306 @@
+"""What requests may say, who may make them, and how replies change with the version."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from cumulet.services.network.interface import NewPort
+from tests.services.compute.conftest import Compute
+from tests.services.compute.fakes import IMAGE, NETWORK, OTHER_NETWORK, QUEUED_IMAGE
+
+MISSING = "99999999-9999-4999-8999-999999999999"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHkaEDNJRJKsLaWFDgUVmnTZSWOFK+JGlLSmJ8jGlRXI someone@somewhere"
+
+
+def body(**more: Any) -> dict[str, Any]:
+    server = {"name": "vm", "imageRef": IMAGE, "flavorRef": "42", "networks": [{"uuid": NETWORK}], **more}
+    return {"server": {name: value for name, value in server.items() if value is not ...}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": ...}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": " padded "}, "name"),
+        ({"name": "x" * 256}, "name"),
+        ({"imageRef": MISSING}, f"Image {MISSING} could not be found."),
+        ({"imageRef": QUEUED_IMAGE}, "is not active"),
+        ({"imageRef": ...}, "Invalid imageRef"),
+        ({"flavorRef": "none-such"}, "Flavor none-such could not be found."),
+        ({"flavorRef": ...}, "flavorRef"),
+        ({"networks": [{"uuid": MISSING}]}, f"Network {MISSING} could not be found."),
+        ({"networks": [{"port": MISSING}]}, f"Port {MISSING} could not be found."),
+        ({"networks": [{}]}, "network uuid or port"),
+        ({"networks": "some"}, "networks"),
+        ({"networks": [{"uuid": NETWORK, "color": "red"}]}, "color"),
+        ({"key_name": "nobody"}, "Invalid key_name provided."),
+        ({"user_data": "not base64!"}, "base64"),
+        ({"user_data": "A" * 65536}, "user_data"),
+        ({"security_groups": [{"name": "none-such"}]}, "none-such"),
+        ({"availability_zone": "mars"}, "The requested availability zone is not available"),
+        ({"metadata": {"": "x"}}, "metadata"),
+        ({"metadata": {"x": "y" * 256}}, "metadata"),
+        ({"min_count": 3, "max_count": 2}, "min_count must be <= max_count"),
+        ({"min_count": 0}, "min_count"),
+        ({"tags": ["a/b"]}, "tags"),
+        ({"surprise": 1}, "surprise"),
+        (
+            {"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]},
+            "Block Device Mapping",
+        ),
+    ],
+)
+async def test_bad_servers_are_refused_with_a_reason(compute: Compute, changes: dict[str, Any], says: str) -> None:
+    reply = await compute("POST", "/servers", body(**changes))
+    assert reply.status == 400, reply.data
+    assert says in reply.json()["badRequest"]["message"]
+    assert (await compute("GET", "/servers")).json()["servers"] == []
+
+
+async def test_networks_not_asked_for(compute: Compute) -> None:
+    assert (await compute("POST", "/servers", body(networks=...), version="2.1")).status == 202
+    none = (await compute("POST", "/servers", body(networks="none"))).json()["server"]["id"]
+    compute.network.add_network(OTHER_NETWORK, "second")
+    several = await compute("POST", "/servers", body(networks="auto"))
+    assert (
+        several.status == 409 and "Multiple possible networks found" in several.json()["conflictingRequest"]["message"]
+    )
+    await compute.idle()
+    assert (await compute.show(none))["addresses"] == {}
+
+
+async def test_a_port_of_the_callers(compute: Compute) -> None:
+    port = await compute.network.ensure_port(NewPort("port-1", "project-demo", NETWORK, "", ""))
+    server = await compute.boot(networks=[{"port": port.id}])
+    assert compute.network.ports[port.id].device_id == server["id"]
+    assert (await compute("POST", "/servers", body(networks=[{"port": port.id}]))).status == 409
+    await compute("DELETE", f"/servers/{server['id']}")
+    await compute.idle()
+    assert compute.network.ports[port.id].device_id == ""
+
+
+async def test_many_at_once(compute: Compute) -> None:
+    reply = await compute("POST", "/servers", body(min_count=2, max_count=3, return_reservation_id=True))
+    assert set(reply.json()) == {"reservation_id"}
+    names = [s["name"] for s in (await compute("GET", "/servers?sort_key=display_name&sort_dir=asc")).json()["servers"]]
+    assert names == ["vm-1", "vm-2", "vm-3"]
+
+
+async def test_quota_in_upstreams_words(compute: Compute) -> None:
+    quotas = {"quota_set": {"instances": 1, "ram": 300}}
+    assert (await compute("PUT", "/os-quota-sets/project-demo", quotas, token="member")).status == 403
+    assert (await compute("PUT", "/os-quota-sets/project-demo", quotas, token="admin")).status == 200
+    await compute.boot()
+    reply = await compute("POST", "/servers", body())
+    assert reply.status == 403
+    assert reply.json()["forbidden"]["message"] == (
+        "Quota exceeded for instances: Requested 1, but already used 1 of 1 instances"
+    )
+    absolute = (await compute("GET", "/limits")).json()["limits"]["absolute"]
+    assert (absolute["totalInstancesUsed"], absolute["maxTotalInstances"], absolute["totalRAMUsed"]) == (1, 1, 128)
+    assert (await compute("DELETE", "/os-quota-sets/project-demo", token="admin")).status == 202
+    assert (await compute("GET", "/os-quota-sets/project-demo")).json()["quota_set"]["instances"] == 10
+    assert (await compute("GET", "/os-quota-sets/project-demo", token="other")).status == 403
+
+
+async def test_key_pairs_reach_the_guest(compute: Compute) -> None:
+    reply = await compute("POST", "/os-keypairs", {"keypair": {"name": "mine", "public_key": KEY}})
+    assert reply.status == 201 and reply.json()["keypair"]["type"] == "ssh"
+    assert (await compute("POST", "/os-keypairs", {"keypair": {"name": "mine", "public_key": KEY}})).status == 409
+    assert (await compute("POST", "/os-keypairs", {"keypair": {"name": "x", "public_key": "nonsense"}})).status == 400
+    assert (await compute("POST", "/os-keypairs", {"keypair": {"name": "x"}})).status == 400
+    old = await compute("POST", "/os-keypairs", {"keypair": {"name": "old"}}, version="2.1")
+    assert old.status == 200 and old.json()["keypair"]["private_key"].startswith("-----BEGIN RSA PRIVATE KEY")
+    listed = (await compute("GET", "/os-keypairs")).json()["keypairs"]
+    assert [k["keypair"]["name"] for k in listed] == ["mine", "old"]
+    assert (await compute("GET", "/os-keypairs", token="other")).json()["keypairs"] == []
+    user_data = base64.b64encode(b"#!/bin/sh\n").decode()
+    server = await compute.boot(key_name="mine", config_drive=True, user_data=user_data, metadata={"role": "web"})
+    drive = compute.hypervisor.machines[server["id"]].spec.config_drive
+    assert drive is not None and drive["openstack/latest/user_data"] == b"#!/bin/sh\n"
+    import msgspec
+
+    meta = msgspec.json.decode(drive["openstack/latest/meta_data.json"])
+    assert (
+        meta["uuid"] == server["id"] and meta["public_keys"]["mine"].strip() == KEY and meta["meta"] == {"role": "web"}
+    )
+    assert (await compute("DELETE", "/os-keypairs/mine")).status == 204
+    assert (await compute("GET", "/os-keypairs/mine")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("version", "there", "absent"),
+    [
+        (
+            "2.1",
+            {"id", "status", "OS-EXT-STS:vm_state", "OS-EXT-AZ:availability_zone"},
+            {"locked", "tags", "description"},
+        ),
+        ("2.9", {"locked"}, {"description", "tags", "host_status"}),
+        ("2.26", {"description", "tags", "locked"}, {"trusted_image_certificates", "server_groups"}),
+        ("2.71", {"trusted_image_certificates", "server_groups"}, {"locked_reason", "pinned_availability_zone"}),
+        ("2.96", {"locked_reason", "pinned_availability_zone", "OS-EXT-SRV-ATTR:hostname"}, set()),
+    ],
+)
+async def test_views_by_version(compute: Compute, version: str, there: set[str], absent: set[str]) -> None:
+    server_id = (await compute.boot())["id"]
+    shown = await compute.show(server_id, version=version)
+    assert there <= set(shown) and not absent & set(shown)
+    assert ("original_name" in shown["flavor"]) is (version not in ("2.1", "2.9", "2.26"))
+    assert "OS-EXT-SRV-ATTR:host" not in shown and "host_status" not in shown
+    admin = await compute.show(server_id, version=version, token="admin")
+    assert admin["OS-EXT-SRV-ATTR:host"] == "test-host"
+    assert ("host_status" in admin) is (version not in ("2.1", "2.9"))
+    assert shown["created"].endswith("Z") and "." in shown["OS-SRV-USG:launched_at"]
+
+
+async def test_version_documents(compute: Compute) -> None:
+    root = await compute.client("GET", "/", token="nobody")
+    assert root.status == 200 and [v["id"] for v in root.json()["versions"]] == ["v2.1"]
+    for path in ("/v2.1", "/v2.1/"):
+        shown = (await compute.client("GET", path, token="nobody")).json()["version"]
+        assert (shown["version"], shown["min_version"], shown["status"]) == ("2.96", "2.1", "CURRENT")
+    both = await compute.client("GET", "/v2.1/flavors", X_OpenStack_Nova_API_Version="2.42")
+    assert both.headers["OpenStack-API-Version"] == "compute 2.42" and "X-Compute-Request-Id" in both.headers
+    assert (await compute("GET", "/flavors", version="2.97")).status == 406
+
+
+EVERYBODY = ("admin", "manager", "member", "reader", "other", "nobody")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "statuses"),
+    [
+        ("GET", "/servers/{id}", None, (200, 200, 200, 200, 404, 401)),
+        ("PUT", "/servers/{id}", {"server": {"name": "new"}}, (200, 200, 200, 403, 404, 401)),
+        ("GET", "/servers/{id}/metadata", None, (200, 200, 200, 200, 404, 401)),
+        ("POST", "/servers/{id}/metadata", {"metadata": {"a": "b"}}, (200, 200, 200, 403, 404, 401)),
+        ("PUT", "/servers/{id}/tags", {"tags": ["a"]}, (200, 200, 200, 403, 404, 401)),
+        ("GET", "/servers/{id}/os-interface", None, (200, 200, 200, 200, 404, 401)),
+        ("GET", "/servers/{id}/os-instance-actions", None, (200, 200, 200, 200, 404, 401)),
+        ("POST", "/servers/{id}/action", {"os-getConsoleOutput": {"length": 2}}, (200, 200, 200, 403, 404, 401)),
+        ("POST", "/servers/{id}/action", {"os-resetState": {"state": "active"}}, (202, 403, 403, 403, 403, 401)),
+        ("GET", "/servers/{id}/diagnostics", None, (200, 403, 403, 403, 403, 401)),
+        ("POST", "/servers", {"server": {"name": "vm", "imageRef": IMAGE, "flavorRef": "42", "networks": "none"}},
+         (202, 202, 202, 403, 202, 401)),
+        ("GET", "/flavors", None, (200, 200, 200, 200, 200, 401)),
+        ("POST", "/flavors", {"flavor": {"name": "f", "ram": 1, "vcpus": 1, "disk": 0}}, (200, 403, 403, 403, 403, 401)),
+        ("GET", "/os-hypervisors", None, (200, 403, 403, 403, 403, 401)),
+        ("GET", "/os-services", None, (200, 403, 403, 403, 403, 401)),
+        ("GET", "/os-availability-zone", None, (200, 200, 200, 200, 200, 401)),
+        ("GET", "/os-availability-zone/detail", None, (200, 403, 403, 403, 403, 401)),
+        ("POST", "/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}},
+         (200, 200, 200, 403, 200, 401)),
+        ("POST", "/servers/{id}/remote-consoles", {"remote_console": {"protocol": "vnc", "type": "novnc"}},
+         (200, 200, 200, 403, 404, 401)),
+        ("DELETE", "/servers/{id}", None, (204, 204, 204, 403, 404, 401)),
+    ],
+)  # fmt: skip
+async def test_who_may(compute: Compute, method: str, path: str, sent: Any, statuses: tuple[int, ...]) -> None:
+    for token, status in zip(EVERYBODY, statuses, strict=True):
+        server_id = (await compute.boot())["id"] if "{id}" in path else ""
+        reply = await compute(method, path.format(id=server_id), sent, token=token)
+        assert reply.status == status, (token, reply.data)
+        await compute.idle()
+        if server_id and method != "DELETE":
+            await compute("DELETE", f"/servers/{server_id}")
+            await compute.idle()
+        if path == "/flavors" and reply.status == 200 and method == "POST":
+            await compute("DELETE", f"/flavors/{reply.json()['flavor']['id']}", token="admin")
+
+
+async def test_locked_servers(compute: Compute) -> None:
+    server_id = (await compute.boot())["id"]
+    assert (await compute.act(server_id, "lock", {"locked_reason": "mine"})).status == 202
+    shown = await compute.show(server_id)
+    assert shown["locked"] is True and shown["locked_reason"] == "mine"
+    for reply in (await compute.act(server_id, "os-stop"), await compute("DELETE", f"/servers/{server_id}")):
+        assert reply.status == 409 and "is locked" in reply.json()["conflictingRequest"]["message"]
+    assert (await compute.act(server_id, "unlock")).status == 202
+    assert (await compute.act(server_id, "lock", token="admin")).status == 202
+    assert (await compute.act(server_id, "unlock")).status == 403
+    assert (await compute.act(server_id, "os-stop", token="admin")).status == 202
+
+
+async def test_cards_and_groups(compute: Compute) -> None:
+    compute.network.add_network(OTHER_NETWORK, "second")
+    server_id = (await compute.boot())["id"]
+    attach = {"interfaceAttachment": {"net_id": OTHER_NETWORK}}
+    refused = await compute("POST", f"/servers/{server_id}/os-interface", attach)
+    assert refused.status == 501 and "shut off" in refused.json()["notImplemented"]["message"]
+    await compute.act(server_id, "os-stop")
+    await compute.idle()
+    reply = await compute("POST", f"/servers/{server_id}/os-interface", attach)
+    assert reply.status == 200, reply.data
+    card = reply.json()["interfaceAttachment"]
+    await compute.idle()
+    assert set((await compute.show(server_id))["addresses"]) == {"private", "second"}
+    assert len((await compute("GET", f"/servers/{server_id}/os-interface")).json()["interfaceAttachments"]) == 2
+    await compute.act(server_id, "os-start")
+    await compute.idle()
+    assert len(compute.hypervisor.machines[server_id].spec.nics) == 2
+    await compute.act(server_id, "os-stop")
+    await compute.idle()
+    assert (await compute("DELETE", f"/servers/{server_id}/os-interface/{card['port_id']}")).status == 202
+    await compute.idle()
+    assert set((await compute.show(server_id))["addresses"]) == {"private"}
+    assert (await compute.act(server_id, "addSecurityGroup", {"name": "web"})).status == 202
+    assert (await compute.show(server_id))["security_groups"] == [{"name": "default"}, {"name": "web"}]
+    assert (await compute.act(server_id, "removeSecurityGroup", {"name": "default"})).status == 202
+    assert (await compute.act(server_id, "removeSecurityGroup", {"name": "default"})).status == 409
+    listed = (await compute("GET", f"/servers/{server_id}/os-security-groups")).json()["security_groups"]
+    assert [g["name"] for g in listed] == ["web"]
+
+
+async def test_metadata_and_tags(compute: Compute) -> None:
+    path = f"/servers/{(await compute.boot())['id']}"
+    assert (await compute("POST", path + "/metadata", {"metadata": {"a": "1", "b": "2"}})).json() == {
+        "metadata": {"a": "1", "b": "2"}
+    }
+    assert (await compute("PUT", path + "/metadata/a", {"meta": {"a": "3"}})).json() == {"meta": {"a": "3"}}
+    assert (await compute("PUT", path + "/metadata/a", {"meta": {"b": "3"}})).status == 400
+    assert (await compute("DELETE", path + "/metadata/b")).status == 204
+    assert (await compute("DELETE", path + "/metadata/b")).status == 404
+    assert (await compute("PUT", path + "/metadata", {"metadata": {"c": "4"}})).json() == {"metadata": {"c": "4"}}
+    too_many = {"metadata": {f"k{n}": "v" for n in range(129)}}
+    assert (await compute("POST", path + "/metadata", too_many)).status == 403
+    assert (await compute("PUT", path + "/tags/red")).status == 201
+    assert (await compute("PUT", path + "/tags/red")).status == 204
+    assert (await compute("GET", path + "/tags/red")).status == 204
+    assert (await compute("GET", path + "/tags/blue")).status == 404
+    assert (await compute("PUT", path + "/tags", {"tags": ["x"] * 51})).status == 400
+    assert (await compute("DELETE", path + "/tags")).status == 204
+    assert (await compute("GET", path + "/tags")).json() == {"tags": []}
+    assert (await compute("GET", path + "/tags", version="2.25")).status == 404
+
+
+async def test_flavors(compute: Compute) -> None:
+    listed = (await compute("GET", "/flavors/detail")).json()["flavors"]
+    assert {f["name"] for f in listed} == {"m1.nano", "m1.micro", "m1.tiny", "m1.small", "m1.medium", "m1.large"}
+    assert [f["id"] for f in (await compute("GET", "/flavors?minRam=4096&minDisk=50")).json()["flavors"]] == ["4"]
+    new = {"flavor": {"name": "own", "ram": 64, "vcpus": 1, "disk": 0, "os-flavor-access:is_public": False}}
+    made = (await compute("POST", "/flavors", new, token="admin")).json()["flavor"]
+    path = f"/flavors/{made['id']}"
+    assert made["swap"] == 0 and made["os-flavor-access:is_public"] is False and made["extra_specs"] == {}
+    assert (await compute("POST", "/flavors", new, token="admin")).status == 409
+    assert (await compute("GET", path)).status == 404
+    grant = {"addTenantAccess": {"tenant": "project-demo"}}
+    assert (await compute("POST", path + "/action", grant)).status == 403
+    assert (await compute("POST", path + "/action", grant, token="admin")).status == 200
+    assert (await compute("GET", path, version="2.1")).json()["flavor"]["swap"] == ""
+    specs = {"extra_specs": {"hw:cpu_policy": "shared"}}
+    assert (await compute("POST", path + "/os-extra_specs", specs, token="admin")).json() == specs
+    assert (await compute("GET", path + "/os-extra_specs/hw:cpu_policy")).json() == {"hw:cpu_policy": "shared"}
+    assert (await compute("DELETE", path + "/os-extra_specs/hw:cpu_policy", token="admin")).status == 200
+    assert (await compute("DELETE", path, token="admin")).status == 202
+
+
+async def test_not_served_says_so(compute: Compute) -> None:
+    server_id = (await compute.boot())["id"]
+    reply = await compute.act(server_id, "rebuild", {"imageRef": IMAGE})
+    assert reply.status == 501 and "not served" in reply.json()["notImplemented"]["message"]
+    assert (await compute.act(server_id, "dance")).status == 400
+    assert (await compute("GET", "/os-cells")).status == 410
+    assert (await compute("GET", "/os-floating-ips")).status == 404
