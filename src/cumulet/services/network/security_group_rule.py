@@ -16,7 +16,7 @@ from cumulet.api.resource import FIND, computed, once, read, sent
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Str64, Uuid
-from cumulet.services.network.standard import Ctx, Standard, changeable, charge, created, listing, owner, stamps
+from cumulet.services.network.standard import Ctx, Standard, change, changeable, charge, created, listing, owner, stamps
 
 PROTOCOLS = {
     "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "icmpv6": 58, "igmp": 2, "ip": 0,
