@@ -41,11 +41,11 @@ async def test_network_from_creation_to_deletion(net: Net) -> None:
 async def test_bulk_is_all_or_nothing(net: Net) -> None:
     reply = await net("POST", "networks", {"networks": [{"name": "a"}, {"name": "b"}]})
     assert reply.status == 201 and [n["name"] for n in reply.json()["networks"]] == ["a", "b"]
-    id = reply.json()["networks"][0]["id"]
-    good, bad = {"network_id": id, "cidr": "10.1.0.0/24"}, {"network_id": id, "cidr": "10.1.0.0/25"}
+    network_id = reply.json()["networks"][0]["id"]
+    good, bad = {"network_id": network_id, "cidr": "10.1.0.0/24"}, {"network_id": network_id, "cidr": "10.1.0.0/25"}
     await net.refused(400, "InvalidInput", "POST", "subnets", {"subnets": [good, bad]})
     assert await net.list("subnet") == []
-    assert (await net.show("network", id))["subnets"] == []
+    assert (await net.show("network", network_id))["subnets"] == []
 
 
 async def test_subnet_defaults(net: Net) -> None:
@@ -124,7 +124,7 @@ async def test_subnet_update_and_use(net: Net) -> None:
 
 
 async def test_network_goes_with_its_subnets_and_dhcp_ports(net: Net) -> None:
-    network, subnet = await net.network()
+    network, _ = await net.network()
     port = await net.make("port", network_id=network["id"])
     await net("DELETE", f"ports/{port['id']}")
     assert len(await net.list("port")) == 1
@@ -144,7 +144,8 @@ async def test_port_as_made(net: Net) -> None:
     assert port["binding:vnic_type"] == "normal" and "binding:host_id" not in port
     seen = await net.show("port", port["id"], token="admin")
     assert seen["binding:vif_type"] == "unbound" and seen["binding:host_id"] == ""
-    for query in ("fixed_ips=ip_address=10.0.0.2", f"security_groups={groups['default']}", "mac_address=" + port["mac_address"],
+    for query in ("fixed_ips=ip_address=10.0.0.2", f"security_groups={groups['default']}",
+                  "mac_address=" + port["mac_address"],
                   f"fixed_ips=ip_address=10.0.0.2&fixed_ips=subnet_id={subnet['id']}", "tenant_id=project-demo&name=p"):  # fmt: skip
         assert [p["id"] for p in await net.list("port", query)] == [port["id"]], query
     assert await net.list("port", f"fixed_ips=ip_address=10.0.0.3&fixed_ips=subnet_id={UNKNOWN}") == []
@@ -152,11 +153,11 @@ async def test_port_as_made(net: Net) -> None:
 
 async def test_addresses_asked_for(net: Net) -> None:
     network, subnet = await net.network()
-    id = network["id"]
-    other = await net.make("subnet", network_id=id, cidr="10.1.0.0/24")
+    on = network["id"]
+    other = await net.make("subnet", network_id=on, cidr="10.1.0.0/24")
 
     async def addresses(fixed: list[dict[str, str]]) -> list[str]:
-        port = await net.make("port", network_id=id, fixed_ips=fixed)
+        port = await net.make("port", network_id=on, fixed_ips=fixed)
         return [f["ip_address"] for f in port["fixed_ips"]]
 
     assert await addresses([{"ip_address": "10.0.0.50"}]) == ["10.0.0.50"]
@@ -166,7 +167,7 @@ async def test_addresses_asked_for(net: Net) -> None:
     assert await addresses([]) == []
 
     async def refused(status: int, code: str, fixed: Any) -> None:
-        await net.refused(status, code, "POST", "ports", {"port": {"network_id": id, "fixed_ips": fixed}})
+        await net.refused(status, code, "POST", "ports", {"port": {"network_id": on, "fixed_ips": fixed}})
 
     await refused(409, "IpAddressAlreadyAllocated", [{"ip_address": "10.0.0.50"}])
     await refused(400, "InvalidIpForNetwork", [{"ip_address": "10.9.0.50"}])
@@ -219,7 +220,9 @@ async def test_port_update(net: Net) -> None:
     assert {k: changed[k] for k in change} == change
     await net.refused(409, "SecurityGroupInUse", "DELETE", f"security-groups/{group['id']}")
     await net("PUT", f"ports/{port['id']}", {"port": {"fixed_ips": [{"ip_address": "10.0.0.99"}]}})
-    again = await net.make("port", network_id=network["id"], fixed_ips=[{"ip_address": port["fixed_ips"][0]["ip_address"]}])
+    again = await net.make(
+        "port", network_id=network["id"], fixed_ips=[{"ip_address": port["fixed_ips"][0]["ip_address"]}]
+    )
     assert again["fixed_ips"] == port["fixed_ips"]
     pairs = [{"ip_address": "10.0.0.200", "mac_address": None}]
     off = {"port": {"port_security_enabled": False}}
@@ -280,9 +283,10 @@ async def test_subnet_pools(net: Net) -> None:
     pool = await net.make("subnetpool", name="p", prefixes=["10.10.0.0/16"], default_prefixlen=24)
     assert (pool["ip_version"], pool["min_prefixlen"], pool["max_prefixlen"]) == (4, 8, 32)
     network = await net.make("network")
+    several: list[dict[str, Any]] = [{}, {"prefixlen": 26}, {}, {"prefixlen": 26}]
     cidrs = [
         (await net.make("subnet", network_id=network["id"], subnetpool_id=pool["id"], **more))["cidr"]
-        for more in ({}, {"prefixlen": 26}, {}, {"prefixlen": 26})
+        for more in several
     ]
     assert cidrs == ["10.10.0.0/24", "10.10.1.0/26", "10.10.2.0/24", "10.10.1.64/26"]
     await net.refused(409, "SubnetPoolDeleteError", "DELETE", f"subnetpools/{pool['id']}")
@@ -290,6 +294,8 @@ async def test_subnet_pools(net: Net) -> None:
     body = {"subnetpool": {"name": "x", "prefixes": ["10.0.0.0/24"], "min_prefixlen": 30, "default_prefixlen": 24}}
     await net.refused(400, "IllegalSubnetPoolPrefixBounds", "POST", "subnetpools", body)
     scope = await net.make("address_scope", name="s", ip_version=4)
-    changed = await net("PUT", f"subnetpools/{pool['id']}", {"subnetpool": {"address_scope_id": scope["id"], "name": "q"}})
+    changed = await net(
+        "PUT", f"subnetpools/{pool['id']}", {"subnetpool": {"address_scope_id": scope["id"], "name": "q"}}
+    )
     assert changed.json()["subnetpool"]["address_scope_id"] == scope["id"]
     await net.refused(409, "AddressScopeInUse", "DELETE", f"address-scopes/{scope['id']}")

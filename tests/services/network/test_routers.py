@@ -20,7 +20,7 @@ async def joined(net: Net) -> tuple[Any, Any, Any, str]:
 
 
 async def test_router_interfaces(net: Net) -> None:
-    network, subnet = await net.network()
+    _, subnet = await net.network()
     router = await net.make("router", name="r")
     assert router["external_gateway_info"] is None and router["status"] == "ACTIVE" and router["routes"] == []
     path = f"routers/{router['id']}"
@@ -62,10 +62,14 @@ async def test_gateway(net: Net) -> None:
     path = f"routers/{router['id']}"
     snat = {"router": {"external_gateway_info": {"network_id": public, "enable_snat": False}}}
     await net.refused(403, "PolicyNotAuthorized", "PUT", path, snat)
-    assert (await net("PUT", path, snat, token="admin")).json()["router"]["external_gateway_info"]["enable_snat"] is False
+    assert (await net("PUT", path, snat, token="admin")).json()["router"]["external_gateway_info"][
+        "enable_snat"
+    ] is False
     inside = {"router": {"external_gateway_info": {"network_id": network["id"]}}}
     await net.refused(400, "BadRequest", "PUT", path, inside)
-    assert (await net("PUT", path, {"router": {"external_gateway_info": {}}})).json()["router"]["external_gateway_info"] is None
+    assert (await net("PUT", path, {"router": {"external_gateway_info": {}}})).json()["router"][
+        "external_gateway_info"
+    ] is None
     assert await net.list("port", f"device_id={router['id']}", token="admin") == []
 
 
@@ -96,7 +100,7 @@ async def test_floating_ip(net: Net) -> None:
     await net.refused(409, "FloatingIPPortAlreadyAssociated", "POST", "floatingips", body)
     remove, leg = f"routers/{router['id']}/remove_router_interface", {"subnet_id": subnet["id"]}
     await net.refused(409, "RouterInterfaceInUseByFloatingIP", "PUT", remove, leg)
-    clear = {"router": {"external_gateway_info": {}}}
+    clear: Any = {"router": {"external_gateway_info": {}}}
     await net.refused(409, "RouterExternalGatewayInUseByFloatingIp", "PUT", f"routers/{router['id']}", clear)
     assert (await net("DELETE", f"ports/{port['id']}")).status == 204
     seen = await net.show("floatingip", floating["id"])
@@ -149,20 +153,26 @@ async def test_default_group(net: Net) -> None:
 async def test_groups_and_rules(net: Net) -> None:
     group = await net.make("security_group", name="web", description="d")
     assert [r["direction"] for r in group["security_group_rules"]] == ["egress", "egress"]
-    id = group["id"]
-    values = {"security_group_id": id, "direction": "ingress", "protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+    group_id = group["id"]
+    values = {
+        "security_group_id": group_id,
+        "direction": "ingress",
+        "protocol": "tcp",
+        "port_range_min": 80,
+        "port_range_max": 80,
+    }
     rule = await net.make("security_group_rule", **values, remote_ip_prefix="10.0.0.5/24")
     assert rule["ethertype"] == "IPv4" and rule["normalized_cidr"] == "10.0.0.0/24"
     assert {k: rule[k] for k in values} == values
     again = {"security_group_rule": {**values, "protocol": 6, "remote_ip_prefix": "10.0.0.0/24"}}
     await net.refused(409, "SecurityGroupRuleExists", "POST", "security-group-rules", again)
-    shown = await net.show("security_group", id)
+    shown = await net.show("security_group", group_id)
     assert rule["id"] in {r["id"] for r in shown["security_group_rules"]} and shown["revision_number"] == 1
     assert (await net("GET", f"security-group-rules/{rule['id']}")).json()["security_group_rule"] == rule
-    assert len(await net.list("security_group_rule", f"security_group_id={id}")) == 3
+    assert len(await net.list("security_group_rule", f"security_group_id={group_id}")) == 3
     assert (await net("DELETE", f"security-group-rules/{rule['id']}")).status == 204
-    assert (await net("DELETE", f"security-groups/{id}")).status == 204
-    assert await net.list("security_group_rule", f"security_group_id={id}") == []
+    assert (await net("DELETE", f"security-groups/{group_id}")).status == 204
+    assert await net.list("security_group_rule", f"security_group_id={group_id}") == []
 
 
 @pytest.mark.parametrize(

@@ -24,19 +24,19 @@ async def things(net: Net) -> dict[str, str]:
 
 
 async def test_another_project_sees_nothing(net: Net) -> None:
-    for kind, id in (await things(net)).items():
-        path = f"{collection(kind)}/{id}"
+    for kind, one in (await things(net)).items():
+        path = f"{collection(kind)}/{one}"
         assert (await net("GET", path, token="other")).status == 404, kind
-        assert id not in {x["id"] for x in await net.list(kind, token="other")}, kind
-        assert id in {x["id"] for x in await net.list(kind, token="admin")}, kind
+        assert one not in {x["id"] for x in await net.list(kind, token="other")}, kind
+        assert one in {x["id"] for x in await net.list(kind, token="admin")}, kind
         if kind != "security_group_rule":
             assert (await net("PUT", path, {kind: {"description": "x"}}, token="other")).status == 404, kind
         assert (await net("DELETE", path, token="other")).status == 404, kind
 
 
 async def test_readers_read(net: Net) -> None:
-    for kind, id in (await things(net)).items():
-        path = f"{collection(kind)}/{id}"
+    for kind, one in (await things(net)).items():
+        path = f"{collection(kind)}/{one}"
         assert (await net("GET", path, token="reader")).status == 200, kind
         assert (await net("POST", collection(kind), {kind: {}}, token="reader")).status in (400, 403), kind
         if kind != "security_group_rule":

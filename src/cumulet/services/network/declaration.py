@@ -24,10 +24,6 @@ SERVICE = Service(
     upstream="neutron",
     ports=("network",),
     dialect=NETWORK,
-    endpoints=[
-        endpoint
-        for part in (*PARTS, router_interface, tag)
-        for endpoint in part.endpoints
-    ],
+    endpoints=[endpoint for part in (*PARTS, router_interface, tag) for endpoint in part.endpoints],
     rules={name: text for part in PARTS for name, text in part.RULES.items()},
 )

@@ -81,9 +81,7 @@ def _target(tx: Connection, ctx: Ctx, project_id: str, port_id: str, wanted: str
                 if fixed not in four:
                     raise Invalid("Bad floatingip request: cannot process an IPv6 address.", code="BadRequest")
                 return port, fixed
-        raise Invalid(
-            f"Bad floatingip request: Port {port_id} does not have fixed ip {wanted}.", code="BadRequest"
-        )
+        raise Invalid(f"Bad floatingip request: Port {port_id} does not have fixed ip {wanted}.", code="BadRequest")
     if not four:
         raise Invalid(
             f"Bad floatingip request: Cannot add floating IP to port {port_id} that has no fixed IPv4 addresses.",
@@ -195,7 +193,9 @@ def add_floating_ip(tx: Connection, ctx: Ctx, body: Any) -> FloatingIp:
         **{**values, **FREE, "floating_ip_address": port.fixed_ips[0].ip_address, "floating_port_id": port.id},
     )
     if body.port_id is None and body.fixed_ip_address is not None:
-        raise Invalid("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.", code="BadRequest")
+        raise Invalid(
+            "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.", code="BadRequest"
+        )
     if body.port_id is not None:
         for name, value in _associate(tx, ctx, floating, body.port_id, body.fixed_ip_address).items():
             setattr(floating, name, value)
@@ -233,7 +233,9 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> FloatingIp:
                 "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.", code="BadRequest"
             )
     if port_id is None and wanted is not None:
-        raise Invalid("Bad floatingip request: fixed_ip_address cannot be specified without a port_id.", code="BadRequest")
+        raise Invalid(
+            "Bad floatingip request: fixed_ip_address cannot be specified without a port_id.", code="BadRequest"
+        )
     if port_id is not UNSET:
         if floating.port_id is not None:
             ctx.service.realiser.touch_routers(tx, [floating.router_id])

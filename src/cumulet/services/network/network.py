@@ -60,7 +60,12 @@ class Network(Standard, table="network_networks", path="/v2.0/networks", lax=Tru
         "How it is made.", AUTO, FILTER, wire="provider:network_type", show=PROVIDER.format(verb="get"), set=PROVIDER
     )
     physical_network: Str64 | None = once(
-        "What it runs on.", None, FILTER, wire="provider:physical_network", show=PHYSICAL.format(verb="get"), set=PHYSICAL
+        "What it runs on.",
+        None,
+        FILTER,
+        wire="provider:physical_network",
+        show=PHYSICAL.format(verb="get"),
+        set=PHYSICAL,
     )
     segmentation_id: Annotated[int, Meta(ge=1, le=16777215)] | None = once(
         "Its number.", AUTO, FILTER, wire="provider:segmentation_id", show=SEGMENT.format(verb="get"), set=SEGMENT

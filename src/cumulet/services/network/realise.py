@@ -1,10 +1,10 @@
 """What makes the dataplane match the database.
 
-    touch(tx, ...)   in the unit of work that changes something: a durable operation for each network (`net:<id>`) and router
-                     (`router:<id>`) that looks different now, unless one is queued already and has not begun to run
-    the operation    reads the whole wanted state in one unit of work and has the driver make it so, or remove it
-    start()          everything is made again, and what the host has beyond the database is removed
-    realise(ids)     the same for somebody who must wait for it (a server that is to be plugged in)
+touch(tx, ...)   in the unit of work that changes something: a durable operation for each network (`net:<id>`) and router
+                 (`router:<id>`) that looks different now, unless one is queued already and has not begun to run
+the operation    reads the whole wanted state in one unit of work and has the driver make it so, or remove it
+start()          everything is made again, and what the host has beyond the database is removed
+realise(ids)     the same for somebody who must wait for it (a server that is to be plugged in)
 """
 
 import asyncio
@@ -79,7 +79,9 @@ class Realiser:
 
         def everything(tx: Connection) -> None:
             used = select(PORTS.c.network_id).distinct()
-            networks = set(tx.execute(select(NETWORKS.c.id).where(NETWORKS.c.id.in_(used) | NETWORKS.c.external)).scalars())
+            networks = set(
+                tx.execute(select(NETWORKS.c.id).where(NETWORKS.c.id.in_(used) | NETWORKS.c.external)).scalars()
+            )
             routers = set(tx.execute(select(ROUTERS.c.id)).scalars())
             self._queue(tx, ROUTER, seen.routers - routers)
             self._queue(tx, NET, networks | seen.networks)
@@ -117,11 +119,11 @@ class Realiser:
     def _queue(self, tx: Connection, kind: str, ids: Collection[str]) -> None:
         if not ids:
             return
-        names = {PREFIX[kind] + id: id for id in sorted(ids)}
+        names = {PREFIX[kind] + one: one for one in sorted(ids)}
         queued = set(tx.execute(_waiting, {"ids": list(names)}).scalars())
-        for name, id in names.items():
+        for name, one in names.items():
             if name not in queued:
-                self._kernel.operations.add(tx, kind, name, {"id": id})
+                self._kernel.operations.add(tx, kind, name, {"id": one})
 
     # ---- doing it -------------------------------------------------------------------------------------------------------
 

@@ -105,16 +105,19 @@ def check_apart(router_id: str, new: Sequence[Subnet], present: Sequence[Subnet]
     """Refuse subnets that overlap with one the router is on already."""
     for subnet in new:
         for other in present:
-            if other.id != subnet.id and net(subnet.cidr).overlaps(net(other.cidr)):  # type: ignore[arg-type]
+            if other.id != subnet.id and net(subnet.cidr).overlaps(net(other.cidr)):
                 raise bad(
-                    router_id, f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} of subnet {other.id}"
+                    router_id,
+                    f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} of subnet {other.id}",
                 )
 
 
 def check_routes(tx: Connection, router_id: str, routes: Sequence[HostRoute]) -> None:
     """Each next hop must be on a subnet that the router is on, and none of its own addresses."""
     if len(routes) > MAX_ROUTES:
-        raise Invalid(f"Unable to add more routes to router {router_id}: the limit is {MAX_ROUTES}.", code="RoutesExhausted")
+        raise Invalid(
+            f"Unable to add more routes to router {router_id}: the limit is {MAX_ROUTES}.", code="RoutesExhausted"
+        )
     if len({(r.destination, r.nexthop) for r in routes}) < len(routes):
         raise Invalid("Invalid input for routes. Reason: Duplicate items in the list.")
     if not routes:
@@ -127,10 +130,13 @@ def check_routes(tx: Connection, router_id: str, routes: Sequence[HostRoute]) ->
         hop = parse_ip(route.nexthop, "routes", destination.version)
         if not any(hop in net(s.cidr) for s in subnets):
             raise Invalid(
-                f"Invalid format for routes: the nexthop is not connected with router: {route.nexthop}", code="InvalidRoutes"
+                f"Invalid format for routes: the nexthop is not connected with router: {route.nexthop}",
+                code="InvalidRoutes",
             )
         if str(hop) in own:
-            raise Invalid(f"Invalid format for routes: the nexthop is used by router: {route.nexthop}", code="InvalidRoutes")
+            raise Invalid(
+                f"Invalid format for routes: the nexthop is used by router: {route.nexthop}", code="InvalidRoutes"
+            )
 
 
 # ---- the way out --------------------------------------------------------------------------------------------------------
@@ -175,9 +181,7 @@ def set_gateway(tx: Connection, ctx: Ctx, router: Router, wanted: Gateway | None
     return Gateway(network.id, snat, present.fixed_ips)
 
 
-def _add_gateway_port(
-    tx: Connection, ctx: Ctx, router: Router, network: Network, wanted: list[FixedIp] | None
-) -> Port:
+def _add_gateway_port(tx: Connection, ctx: Ctx, router: Router, network: Network, wanted: list[FixedIp] | None) -> Port:
     from cumulet.services.network.plumbing import add_port
     from cumulet.services.network.subnet import subnets_of
 
@@ -195,9 +199,7 @@ def _add_gateway_port(
 
 
 def _check_unused(tx: Connection, router_id: str, network_id: str) -> None:
-    used = db.first(
-        tx, FloatingIp, FLOATING.c.router_id == router_id, FLOATING.c.floating_network_id == network_id
-    )
+    used = db.first(tx, FloatingIp, FLOATING.c.router_id == router_id, FLOATING.c.floating_network_id == network_id)
     if used is not None:
         raise Conflict(
             f"Gateway cannot be updated for router {router_id}, since a gateway to external network {network_id} is "

@@ -54,7 +54,11 @@ def _reply(router: Router, port: Port) -> Interface:
 def _add(tx: Connection, ctx: Ctx, id: str, body: InterfaceBody) -> Interface:
     router = changeable(tx, ctx, Router, id, visible, "add_router_interface")
     if (body.subnet_id is None) == (body.port_id is None):
-        what = "Cannot specify both subnet-id and port-id" if body.port_id else "Either subnet_id or port_id must be specified"
+        what = (
+            "Cannot specify both subnet-id and port-id"
+            if body.port_id
+            else "Either subnet_id or port_id must be specified"
+        )
         raise bad(id, what)
     if body.port_id is not None:
         port = _take_port(tx, ctx, router, body.port_id)
@@ -131,16 +135,16 @@ def _find(tx: Connection, router: Router, body: InterfaceBody) -> Port:
         if body.subnet_id is not None and body.subnet_id not in subnets:
             if body.port_id is None:
                 continue
-            raise Conflict(
-                f"Subnet {body.subnet_id} is not connected to port {port.id}.", code="SubnetMismatchForPort"
-            )
+            raise Conflict(f"Subnet {body.subnet_id} is not connected to port {port.id}.", code="SubnetMismatchForPort")
         return port
     if body.port_id is not None:
         raise NotFound(
-            message=f"Router {router.id} does not have an interface with id {body.port_id}", code="RouterInterfaceNotFound"
+            message=f"Router {router.id} does not have an interface with id {body.port_id}",
+            code="RouterInterfaceNotFound",
         )
     raise NotFound(
-        message=f"Router {router.id} has no interface on subnet {body.subnet_id}", code="RouterInterfaceNotFoundForSubnet"
+        message=f"Router {router.id} has no interface on subnet {body.subnet_id}",
+        code="RouterInterfaceNotFoundForSubnet",
     )
 
 

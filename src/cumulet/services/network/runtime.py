@@ -73,7 +73,13 @@ class NetworkRuntime:
             if db.first(tx, Network, NETWORKS.c.external, NETWORKS.c.name == "public") is not None:
                 return
             network = Network.new(
-                **{**stamps(project_id), "name": "public", "external": True, "is_default": True, "network_type": "flat"},
+                **{
+                    **stamps(project_id),
+                    "name": "public",
+                    "external": True,
+                    "is_default": True,
+                    "network_type": "flat",
+                },
                 physical_network="public",
                 segmentation_id=None,
             )
@@ -202,7 +208,9 @@ def _named(name: str, project_id: str, groups: Sequence[Any]) -> str:
         return name
     found = [group.id for group in groups if group.name == name]
     if not found:
-        raise NotFound(message=f"Security group {name} not found for project {project_id}.", code="SecurityGroupNotFound")
+        raise NotFound(
+            message=f"Security group {name} not found for project {project_id}.", code="SecurityGroupNotFound"
+        )
     if len(found) > 1:
         raise Conflict(f"Multiple security_groups found matching '{name}'. Use an ID to be more specific.")
     return str(found[0])

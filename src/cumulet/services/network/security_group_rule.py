@@ -131,7 +131,8 @@ def check_ports(body: Any, number: int | None) -> None:
         for name, value in (("port_range_min", low), ("port_range_max", high)):
             if value is not None and not 0 <= value <= 255:
                 raise Invalid(
-                    f"Invalid value for ICMP {name}: {value}. It must be 0 to 255.", code="SecurityGroupInvalidIcmpValue"
+                    f"Invalid value for ICMP {name}: {value}. It must be 0 to 255.",
+                    code="SecurityGroupInvalidIcmpValue",
                 )
         if low is None:
             raise Invalid("ICMP code (port-range-max) is provided but ICMP type (port-range-min) is missing.", code="SecurityGroupMissingIcmpType")  # fmt: skip  # noqa: E501
@@ -152,10 +153,11 @@ def check_remote(body: Any) -> str | None:
         return None
     if body.remote_group_id is not None:
         raise Invalid(
-            "Only remote_ip_prefix or remote_group_id may be provided.", code="SecurityGroupRemoteGroupAndRemoteIpPrefix"
+            "Only remote_ip_prefix or remote_group_id may be provided.",
+            code="SecurityGroupRemoteGroupAndRemoteIpPrefix",
         )
     try:
-        found = ip_network(body.remote_ip_prefix, strict=False)
+        found = ip_network(body.remote_ip_prefix if "%" not in body.remote_ip_prefix else "", strict=False)
     except ValueError:
         raise Invalid(f"'{body.remote_ip_prefix}' is not a valid CIDR.") from None
     if f"IPv{found.version}" != body.ethertype:
@@ -170,7 +172,9 @@ def _check_new(tx: Connection, rule: SecurityGroupRule) -> None:
     """Conflict where the group has the same rule already."""
     for other in db.find(tx, SecurityGroupRule, RULE.c.security_group_id == rule.security_group_id):
         if _meaning(other) == _meaning(rule):
-            raise Conflict(f"Security group rule already exists. Rule id is {other.id}.", code="SecurityGroupRuleExists")
+            raise Conflict(
+                f"Security group rule already exists. Rule id is {other.id}.", code="SecurityGroupRuleExists"
+            )
 
 
 def _meaning(rule: SecurityGroupRule) -> tuple[Any, ...]:

@@ -2,11 +2,24 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
-from sqlalchemy import ColumnElement, Connection, String, and_, bindparam, false, func, not_, or_, select, true, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    String,
+    and_,
+    bindparam,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 
 from cumulet.api.crud import Scope
 from cumulet.api.query import Filter, Listing
@@ -21,7 +34,7 @@ from cumulet.core.types import Column, Id, Str255, Time, new_id, now
 if TYPE_CHECKING:
     from cumulet.services.network.runtime import NetworkRuntime
 
-Ctx = Context["NetworkRuntime"]
+Ctx: TypeAlias = "Context[NetworkRuntime]"
 
 MTU = 1500
 """Bytes of a packet on every network: all bridges are of one host, so nothing is lost to an overlay's header."""

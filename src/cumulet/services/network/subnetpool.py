@@ -111,7 +111,9 @@ def _lengths(given: dict[str, Any], old: SubnetPool | None, version: int) -> dic
     high = given.get("max_prefixlen", old.max_prefixlen if old else longest)
     default = given.get("default_prefixlen", old.default_prefixlen if old else low)
     if high > longest:
-        raise Invalid(f"Invalid subnet prefix length: {high} is more than {longest}.", code="IllegalSubnetPoolPrefixBounds")
+        raise Invalid(
+            f"Invalid subnet prefix length: {high} is more than {longest}.", code="IllegalSubnetPoolPrefixBounds"
+        )
     if not low <= default <= high:
         raise Invalid(
             f"Illegal prefix bounds: min_prefixlen={low}, default_prefixlen={default}, max_prefixlen={high}.",
@@ -166,9 +168,7 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     db.remove(tx, SubnetPool, id)
 
 
-def take(
-    tx: Connection, ctx: Ctx, pool_id: str, cidr: str | None, prefixlen: int | None, version: int | None
-) -> Net:
+def take(tx: Connection, ctx: Ctx, pool_id: str, cidr: str | None, prefixlen: int | None, version: int | None) -> Net:
     """A free prefix of the pool: the one asked for, or the first of the length asked for."""
     pool = db.get(tx, SubnetPool, pool_id, *visible(ctx))
     if version is not None and version != pool.ip_version:
@@ -194,7 +194,8 @@ def take(
     found = _first_free(ranges, taken, length)
     if found is None:
         raise Conflict(
-            "Failed to allocate subnet: Insufficient prefix space to allocate subnet size.", code="SubnetAllocationError"
+            "Failed to allocate subnet: Insufficient prefix space to allocate subnet size.",
+            code="SubnetAllocationError",
         )
     return found
 
