@@ -42,7 +42,7 @@ def everything(ctx: Context[Any]) -> Sequence[ColumnElement[bool]]:
 
 def granted(ctx: Context[Any], cls: ResourceMeta) -> frozenset[str]:
     """The checks of this resource's fields that let the caller in."""
-    return frozenset(rule for rule in cls.show_rules if ctx.allows(rule))
+    return ctx.policy.granted(cls.show_rules, ctx.caller)
 
 
 def check_set(ctx: Context[Any], cls: ResourceMeta, body: Body, verb: str, target: Any = None) -> None:

@@ -51,8 +51,10 @@ class Policy:
         return self._checks[name]
 
     def granted(self, rules: frozenset[str], caller: Caller) -> frozenset[str]:
-        """Those of `rules` that let this caller in."""
-        return frozenset(r for r in rules if self.allows(r, caller))
+        """Those of `rules` that let this caller act on something of his own."""
+        target = {"project_id": caller.project_id, "user_id": caller.user_id, "tenant_id": caller.project_id}
+        checks = self._checks
+        return frozenset([rule for rule in rules if checks[rule](caller, target)])
 
 
 class Parser:
@@ -91,6 +93,9 @@ class Parser:
             checks.append(self._and())
         if len(checks) == 1:
             return checks[0]
+        if len(checks) == 2:
+            first, second = checks
+            return lambda caller, target: first(caller, target) or second(caller, target)
         return lambda caller, target: any(c(caller, target) for c in checks)
 
     def _and(self) -> Check:
@@ -100,6 +105,9 @@ class Parser:
             checks.append(self._not())
         if len(checks) == 1:
             return checks[0]
+        if len(checks) == 2:
+            first, second = checks
+            return lambda caller, target: first(caller, target) and second(caller, target)
         return lambda caller, target: all(c(caller, target) for c in checks)
 
     def _not(self) -> Check:

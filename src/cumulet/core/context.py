@@ -41,6 +41,8 @@ class Authorizer(Protocol):
 
     def allows(self, rule: str, caller: Caller, target: Any) -> bool: ...
 
+    def granted(self, rules: frozenset[str], caller: Caller) -> frozenset[str]: ...
+
 
 S = TypeVar("S")
 

@@ -99,7 +99,7 @@ def next_free(tx: Connection, subnet: "Subnet") -> str | None:
 def _gap(tx: Connection, subnet_id: str, low: int, high: int) -> int | None:
     """A free address below the highest one in use."""
     first = range(low, min(high, low + PROBES) + 1)
-    tried = [*first, *(random.randint(low, high) for _ in range(PROBES))]  # noqa: S311 - any spread will do
+    tried: list[int] = [*first, *(random.randint(low, high) for _ in range(PROBES))]  # noqa: S311 - any spread will do
     taken = set(tx.execute(_taken, {"subnet": subnet_id, "those": [number(n) for n in tried]}).scalars())
     for candidate in tried:
         if number(candidate) not in taken:
@@ -113,7 +113,7 @@ def _gap(tx: Connection, subnet_id: str, low: int, high: int) -> int | None:
 def plain(address: str) -> str:
     """The usual form of an address; Invalid where it is none."""
     try:
-        return str(ip_address(address))
+        return str(ip_address(address if "%" not in address else ""))
     except ValueError:
         raise Invalid(f"'{address}' is not a valid IP address.") from None
 
@@ -259,4 +259,4 @@ def release(tx: Connection, port_id: str, addresses: Sequence[str]) -> None:
 
 def new_mac() -> str:
     """A hardware address of the cloud's own prefix."""
-    return "fa:16:3e:" + ":".join(f"{b:02x}" for b in random.randbytes(3))
+    return "fa:16:3e:" + ":".join(f"{b:02x}" for b in random.randbytes(3))  # noqa: S311 - a name, no secret

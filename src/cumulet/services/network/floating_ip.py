@@ -28,6 +28,7 @@ from cumulet.services.network.standard import (
     changeable,
     charge,
     created,
+    field_rules,
     listing,
     owner,
     stamps,
@@ -62,7 +63,7 @@ RULES = {
     "create_floatingip": ADMIN_OR_OWNER_MEMBER,
     "update_floatingip": ADMIN_OR_OWNER_MEMBER,
     "delete_floatingip": ADMIN_OR_OWNER_MEMBER,
-    "create_floatingip:floating_ip_address": ADMIN,
+    **field_rules(ADMIN, "floatingip", ("create", "update"), ("floating_ip_address",)),
 }
 
 visible = own_project(FloatingIp)

@@ -28,7 +28,8 @@ def of_ports(tx: Connection, ports: Sequence[Port]) -> list[PortInfo]:
     for port_id, fixed, address in tx.execute(columns.where(FLOATING.c.port_id.in_([p.id for p in ports]))):
         floating.setdefault((port_id, fixed), []).append(address)
     groups = {g for p in ports for g in p.security_groups or ()}
-    names = {id: name for id, name in tx.execute(select(GROUPS.c.id, GROUPS.c.name).where(GROUPS.c.id.in_(groups)))}
+    named = tx.execute(select(GROUPS.c.id, GROUPS.c.name).where(GROUPS.c.id.in_(groups)))
+    names: dict[str, str] = {row.id: row.name for row in named}
     return [_of_port(port, networks[port.network_id], subnets, floating, names) for port in ports]
 
 

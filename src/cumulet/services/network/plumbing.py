@@ -107,7 +107,7 @@ def join(tx: Connection, port: Port) -> None:
     """Store the groups that a port is in."""
     rows = [
         {"port_id": port.id, "security_group_id": group, "network_id": port.network_id}
-        for group in port.security_groups
+        for group in port.security_groups or ()
     ]
     if rows:
         tx.execute(members.insert(), rows)
@@ -144,9 +144,11 @@ def tell_addresses(tx: Connection, runtime: "NetworkRuntime", ports: Iterable[Po
 
 def publish(tx: Connection, runtime: "NetworkRuntime", event: str, payload: Any) -> None:
     kernel = runtime.kernel
-    after_commit(
-        tx, lambda: kernel.tasks.spawn(f"publish {event}", kernel.bus.publish("network", event, payload)) and None
-    )
+
+    def send() -> None:
+        kernel.tasks.spawn(f"publish {event}", kernel.bus.publish("network", event, payload))
+
+    after_commit(tx, send)
 
 
 def set_fixed_ips(tx: Connection, port: Port, wanted: Sequence[FixedIp], subnets: Sequence[Subnet]) -> list[FixedIp]:
@@ -180,7 +182,7 @@ def replace_port(tx: Connection, runtime: "NetworkRuntime", port: Port, given: d
     if "fixed_ips" in given:
         still = {f.ip_address for f in changed.fixed_ips}
         let_go(tx, runtime, port.id, keep=still)
-    groups = {*port.security_groups, *changed.security_groups}
+    groups = {*(port.security_groups or ()), *(changed.security_groups or ())}
     runtime.realiser.touch(tx, [port.network_id], groups)
     if changed.device_owner == "network:router_interface":
         runtime.realiser.touch_routers(tx, [changed.device_id])

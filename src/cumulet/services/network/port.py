@@ -25,7 +25,6 @@ from cumulet.services.network.security_group import GROUPS, members
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
-    change,
     changeable,
     charge,
     created,
@@ -127,7 +126,7 @@ def check_mac(mac: str) -> str:
 def check_pairs(pairs: Sequence[AddressPair]) -> None:
     for pair in pairs:
         try:
-            ip_network(pair.ip_address, strict=False)
+            ip_network(pair.ip_address if "%" not in pair.ip_address else "", strict=False)
         except ValueError:
             raise Invalid(f"'{pair.ip_address}' is not a valid IP address or CIDR.") from None
         if pair.mac_address is not None:
@@ -159,9 +158,9 @@ def _groups(tx: Connection, ctx: Ctx, project_id: str, wanted: Sequence[str] | N
         return []
     scope = () if ctx.caller.is_admin else (GROUPS.c.project_id == project_id,)
     found = set(tx.execute(select(GROUPS.c.id).where(GROUPS.c.id.in_(ids), *scope)).scalars())
-    for id in ids:
-        if id not in found:
-            raise NotFound("security_group", id)
+    missing = next((group for group in ids if group not in found), None)
+    if missing is not None:
+        raise NotFound("security_group", missing)
     return ids
 
 
@@ -274,11 +273,15 @@ def _by_fixed_ips(values: list[str]) -> ColumnElement[bool]:
             conditions.append(allocate.a[name] == wanted)
         else:
             raise Invalid(f"'{value}' is not a filter of fixed_ips.")
-    return PORTS.c.id.in_(select(allocate.a.port_id).where(and_(true(), *conditions)))
+    found: ColumnElement[bool] = PORTS.c.id.in_(select(allocate.a.port_id).where(and_(true(), *conditions)))
+    return found
 
 
 def _by_groups(values: list[str]) -> ColumnElement[bool]:
-    return PORTS.c.id.in_(select(members.c.port_id).where(members.c.security_group_id.in_(values)))
+    found: ColumnElement[bool] = PORTS.c.id.in_(
+        select(members.c.port_id).where(members.c.security_group_id.in_(values))
+    )
+    return found
 
 
 _create, _create_many = created(make_port)

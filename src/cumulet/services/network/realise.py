@@ -119,11 +119,11 @@ class Realiser:
     def _queue(self, tx: Connection, kind: str, ids: Collection[str]) -> None:
         if not ids:
             return
-        names = {PREFIX[kind] + id: id for id in sorted(ids)}
+        names = {PREFIX[kind] + one: one for one in sorted(ids)}
         queued = set(tx.execute(_waiting, {"ids": list(names)}).scalars())
-        for name, id in names.items():
+        for name, one in names.items():
             if name not in queued:
-                self._kernel.operations.add(tx, kind, name, {"id": id})
+                self._kernel.operations.add(tx, kind, name, {"id": one})
 
     # ---- doing it -------------------------------------------------------------------------------------------------------
 

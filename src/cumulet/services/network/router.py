@@ -105,7 +105,7 @@ def check_apart(router_id: str, new: Sequence[Subnet], present: Sequence[Subnet]
     """Refuse subnets that overlap with one the router is on already."""
     for subnet in new:
         for other in present:
-            if other.id != subnet.id and net(subnet.cidr).overlaps(net(other.cidr)):  # type: ignore[arg-type]
+            if other.id != subnet.id and net(subnet.cidr).overlaps(net(other.cidr)):
                 raise bad(
                     router_id,
                     f"Cidr {subnet.cidr} of subnet {subnet.id} overlaps with cidr {other.cidr} of subnet {other.id}",

@@ -46,6 +46,7 @@ class SecurityGroup(
 
 
 GROUPS = SecurityGroup.table
+COLUMNS = tuple(GROUPS.c.keys())
 
 defaults = Table(
     "network_default_groups",
@@ -91,12 +92,12 @@ def default_group(tx: Connection, project_id: str) -> str:
 
 def with_rules(tx: Connection, rows: list[Any]) -> list[SecurityGroup]:
     """The groups of these rows, with their rules."""
-    groups = {row.id: SecurityGroup(**{c: getattr(row, c) for c in GROUPS.c.keys()}) for row in rows}
-    found: dict[str, list[Any]] = {id: [] for id in groups}
+    groups = {row.id: SecurityGroup(**{c: getattr(row, c) for c in COLUMNS}) for row in rows}
+    found: dict[str, list[Any]] = {one: [] for one in groups}
     rules = SecurityGroupRule.table
     for rule in tx.execute(select(rules).where(rules.c.security_group_id.in_(groups)).order_by(rules.c.created_at)):
         found[rule.security_group_id].append(rule_view(rule))
-    return [msgspec.structs.replace(group, rules=found[id]) for id, group in groups.items()]
+    return [msgspec.structs.replace(group, rules=found[group.id]) for group in groups.values()]
 
 
 def add_group(tx: Connection, ctx: Ctx, body: Any) -> SecurityGroup:

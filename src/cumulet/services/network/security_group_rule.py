@@ -16,7 +16,7 @@ from cumulet.api.resource import FIND, computed, once, read, sent
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Str64, Uuid
-from cumulet.services.network.standard import Ctx, Standard, changeable, charge, created, listing, owner, stamps
+from cumulet.services.network.standard import Ctx, Standard, change, changeable, charge, created, listing, owner, stamps
 
 PROTOCOLS = {
     "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "icmpv6": 58, "igmp": 2, "ip": 0,
@@ -157,7 +157,7 @@ def check_remote(body: Any) -> str | None:
             code="SecurityGroupRemoteGroupAndRemoteIpPrefix",
         )
     try:
-        found = ip_network(body.remote_ip_prefix, strict=False)
+        found = ip_network(body.remote_ip_prefix if "%" not in body.remote_ip_prefix else "", strict=False)
     except ValueError:
         raise Invalid(f"'{body.remote_ip_prefix}' is not a valid CIDR.") from None
     if f"IPv{found.version}" != body.ethertype:

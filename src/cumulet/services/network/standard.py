@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -34,7 +34,7 @@ from cumulet.core.types import Column, Id, Str255, Time, new_id, now
 if TYPE_CHECKING:
     from cumulet.services.network.runtime import NetworkRuntime
 
-Ctx = Context["NetworkRuntime"]
+Ctx: TypeAlias = "Context[NetworkRuntime]"
 
 MTU = 1500
 """Bytes of a packet on every network: all bridges are of one host, so nothing is lost to an overlay's header."""

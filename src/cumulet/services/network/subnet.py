@@ -5,6 +5,7 @@ GET, POST /v2.0/subnets · GET, PUT, DELETE /v2.0/subnets/{id}
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct
@@ -113,7 +114,7 @@ def db_load(row: Any) -> Subnet:
 def parse_cidr(cidr: str) -> Net:
     """The network of "10.0.0.0/24"; host bits are cut off, as upstream does."""
     try:
-        if "/" not in cidr:
+        if "/" not in cidr or "%" in cidr:
             raise ValueError(cidr)
         found = ip_network(cidr, strict=False)
     except ValueError:
@@ -125,7 +126,7 @@ def parse_cidr(cidr: str) -> Net:
 
 def parse_ip(address: str, name: str, version: int = 0) -> Ip:
     try:
-        found = ip_address(address)
+        found = ip_address(address if "%" not in address else "")
     except ValueError:
         raise Invalid(f"Invalid input for {name}. Reason: '{address}' is not a valid IP address.") from None
     if version and found.version != version:
@@ -154,7 +155,7 @@ def check_routes(routes: Sequence[HostRoute], version: int) -> None:
 
 def parse_destination(destination: str) -> Net:
     try:
-        return ip_network(destination)
+        return ip_network(destination if "%" not in destination else "")
     except ValueError:
         raise Invalid(f"Invalid input for routes. Reason: '{destination}' is not a valid IP subnet.") from None
 
@@ -195,15 +196,15 @@ def check_pools(pools: Sequence[Pool], whole: Net, gateway: Ip | None) -> list[P
             )
         ranges.append((int(start), int(end), str(start), str(end)))
     ranges.sort()
-    for (_, end, *_), (start, *_) in zip(ranges, ranges[1:], strict=False):
-        if start <= end:
+    for (_, last, *_), (first, *_) in pairwise(ranges):
+        if first <= last:
             raise Conflict(f"Found overlapping allocation pools for subnet {whole}.", code="OverlappingAllocationPools")
-    return [Pool(start, end) for _, _, start, end in ranges]
+    return [Pool(low, high) for _, _, low, high in ranges]
 
 
 def check_overlap(whole: Net, others: Iterable[Subnet]) -> None:
     for other in others:
-        if whole.version == other.ip_version and whole.overlaps(allocate.net(other.cidr)):  # type: ignore[arg-type]
+        if whole.version == other.ip_version and whole.overlaps(allocate.net(other.cidr)):
             raise Invalid(
                 f"Invalid input for operation: Requested subnet with cidr: {whole} for network: {other.network_id} "
                 f"overlaps with another subnet.",
@@ -240,9 +241,12 @@ def _check_modes(body: Any, whole: Net) -> None:
             "If both attributes are set, they must be the same value.",
             code="InvalidInput",
         )
-    if "slaac" in (ra, address) or "dhcpv6-stateless" in (ra, address):
-        if whole.prefixlen != 64:
-            raise Invalid("Invalid CIDR for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be /64", code="InvalidInput")  # fmt: skip  # noqa: E501
+    if {ra, address} & allocate.AUTO_MODES and whole.prefixlen != 64:
+        raise Invalid(
+            "Invalid CIDR for IPv6 address mode. OpenStack uses the EUI-64 address format, which requires the prefix to be "
+            "/64",
+            code="InvalidInput",
+        )
 
 
 # ---- the calls ----------------------------------------------------------------------------------------------------------
@@ -267,10 +271,8 @@ def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
     check_routes(body.host_routes, whole.version)
     asked = given.get("gateway_ip", UNSET)
     gateway = _check_gateway(asked, whole) if asked is not UNSET else _default_gateway(whole)
-    if "allocation_pools" in given:
-        pools = check_pools(body.allocation_pools, whole, gateway)
-    else:
-        pools = default_pools(whole, gateway)
+    asked_pools = given.get("allocation_pools")
+    pools = default_pools(whole, gateway) if asked_pools is None else check_pools(asked_pools, whole, gateway)
     subnet = Subnet.new(
         body,
         **stamps(project_id),

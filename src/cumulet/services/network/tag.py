@@ -4,7 +4,7 @@ GET, PUT, POST, DELETE /v2.0/{collection}/{id}/tags · GET, PUT, DELETE /v2.0/{c
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -136,7 +136,7 @@ def _calls(kind: Kind) -> list[Endpoint]:
         ("DELETE", one, remove_tag, kind.write, None),
     ]
     return [
-        Endpoint(method, path, partial(handler, kind), rule, body, resource=kind.cls)
+        Endpoint(method, path, update_wrapper(partial(handler, kind), handler), rule, body, resource=kind.cls)
         for method, path, handler, rule, body in rows
     ]
 

@@ -88,10 +88,10 @@ def _groups(tx: Connection, ids: Sequence[str]) -> tuple[drivers.SecurityGroup, 
         tx.execute(select(RULE).where(RULE.c.security_group_id.in_(ids)).order_by(RULE.c.created_at, RULE.c.id))
     )
     addresses = _addresses(tx, {row.remote_group_id for row in rows if row.remote_group_id})
-    rules: dict[str, list[drivers.Rule]] = {id: [] for id in ids}
+    rules: dict[str, list[drivers.Rule]] = {one: [] for one in ids}
     for row in rows:
         rules[row.security_group_id].append(_rule(row, addresses))
-    return tuple(drivers.SecurityGroup(id, tuple(rules[id])) for id in ids)
+    return tuple(drivers.SecurityGroup(one, tuple(rules[one])) for one in ids)
 
 
 def _rule(row: Any, addresses: dict[str, list[str]]) -> drivers.Rule:
@@ -115,7 +115,7 @@ def _rule(row: Any, addresses: dict[str, list[str]]) -> drivers.Rule:
 def _addresses(tx: Connection, groups: Iterable[str]) -> dict[str, list[str]]:
     """The addresses of each group's members, allowed ones included."""
     ids = sorted(groups)
-    found: dict[str, set[str]] = {id: set() for id in ids}
+    found: dict[str, set[str]] = {one: set() for one in ids}
     if not ids:
         return {}
     member = members.c.security_group_id
@@ -129,7 +129,7 @@ def _addresses(tx: Connection, groups: Iterable[str]) -> dict[str, list[str]]:
     )
     for group, allowed in tx.execute(pairs):
         found[group].update(pair.ip_address for pair in allowed)
-    return {id: sorted(addresses) for id, addresses in found.items()}
+    return {group: sorted(addresses) for group, addresses in found.items()}
 
 
 # ---- routers ------------------------------------------------------------------------------------------------------------
