@@ -26,7 +26,10 @@ _implications = select(implied_role.c.prior_role_id, implied_role.c.implied_role
 
 
 def roles_on(tx: Connection, user_id: str, target_type: str, target_id: str) -> list[RoleRef]:
-    """Every role that a user has on a project, a domain or the system: his own, his groups', inherited, implied."""
+    """Every role that a user has on a project, a domain or the system: his own, his groups', inherited, implied.
+
+    A domain's own roles count for what they imply only, as upstream has it.
+    """
     above = ancestors(tx, target_id) if target_type == "project" else []
     held = set(
         tx.execute(
@@ -51,8 +54,12 @@ def imply(tx: Connection, held: set[str]) -> set[str]:
 
 
 def named(tx: Connection, ids: set[str]) -> list[RoleRef]:
+    """Those of the roles that are the cloud's own, with their names."""
     c = Role.table.c
-    return [RoleRef(*row) for row in tx.execute(select(c.id, c.name).where(c.id.in_(ids)).order_by(c.name))]
+    return [
+        RoleRef(*row)
+        for row in tx.execute(select(c.id, c.name).where(c.id.in_(ids), c.domain_id == "").order_by(c.name))
+    ]
 
 
 def ancestors(tx: Connection, project_id: str) -> list[str]:

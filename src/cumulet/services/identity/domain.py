@@ -68,7 +68,7 @@ async def update_domain(ctx: Ctx, domain: Domain, body: Any) -> Any:
 async def delete_domain(ctx: Ctx, domain: Domain) -> None:
     """Remove a disabled domain with all that is in it."""
     if domain.enabled:
-        raise Forbidden(rule="Cannot delete a domain that is enabled, please disable it first.")
+        raise Forbidden(rule="Cannot delete a domain that is enabled, please disable it first")
     await ctx.service.write(_remove, ctx.service, domain.id)
 
 

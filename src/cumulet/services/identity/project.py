@@ -5,7 +5,7 @@ A domain is a project that is its own domain (`is_domain`); both live in one tab
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, json
+from msgspec import Meta, Struct, json
 from sqlalchemy import ColumnElement, Connection, UniqueConstraint, and_, or_, select, type_coerce
 from sqlalchemy import Text as SqlText
 
@@ -33,7 +33,7 @@ class Project(Resource, table="identity_project", path="/v3/projects", extra="ex
 
     id: Id = read("The ID of the project.", use=FIND)
     name: Label64 = edit("The name, unique in the domain.", use=FIND)
-    domain_id: DomainId = edit("The domain of the project.", AUTO, FILTER, index=True)
+    domain_id: DomainId | None = edit("The domain of the project.", AUTO, FILTER, index=True)
     parent_id: Id | None = edit("The project (or domain) above it.", None, FILTER, index=True)
     is_domain: bool = once("Whether the project is a domain.", False, FILTER)
     enabled: bool = edit("Whether its users can have tokens for it.", True, FILTER)
@@ -61,9 +61,10 @@ RULES = {
 async def create_project(ctx: Ctx, body: Any) -> Project:
     """Store the project; without a parent it stands directly under its domain."""
     project: Project = Project.new(
-        body, id=new_hex_id(), domain_id="" if body.is_domain else body.given().get("domain_id", "")
+        body, id=new_hex_id(), domain_id="" if body.is_domain else body.given().get("domain_id") or ""
     )
-    if not project.is_domain and body.domain_id is UNSET and not project.parent_id:
+    named = bool(project.domain_id)
+    if not (project.is_domain or named or project.parent_id):
         project.domain_id = home_domain(ctx)
 
     def place(tx: Connection) -> None:
@@ -71,7 +72,7 @@ async def create_project(ctx: Ctx, body: Any) -> Project:
         above = None if not project.parent_id else db.first(tx, Project, Project.table.c.id == project.parent_id)
         if above is None and project.parent_id:
             raise NotFound("project", project.parent_id)
-        if above is not None and body.domain_id is UNSET:
+        if above is not None and not named:
             project.domain_id = above.id if above.is_domain else above.domain_id
 
     if not project.is_domain:
@@ -89,7 +90,7 @@ def insert_project(tx: Connection, project: Project) -> Project:
             raise Invalid("It is not permitted to create a project acting as a domain with a parent.")
         project.domain_id = ""
     else:
-        check_domain(tx, project.domain_id)
+        check_domain(tx, project.domain_id or "")
         project.parent_id = project.parent_id or project.domain_id
         _check_ancestors(tx, project)
     _check_name(tx, project)
@@ -107,7 +108,7 @@ def _check_ancestors(tx: Connection, project: Project) -> None:
             raise Invalid(f"The parent project {parent.id} is in another domain than {project.domain_id}.")
         above, depth = parent.parent_id, depth + 1
         if depth > MAX_DEPTH:
-            raise Forbidden(rule=f"Max hierarchy depth reached for {project.parent_id} branch.")
+            raise Forbidden(rule=f"Max hierarchy depth reached for {project.parent_id} branch")
 
 
 def _check_name(tx: Connection, project: Any) -> None:
@@ -130,8 +131,8 @@ def check_domain(tx: Connection, id: str) -> None:
 async def update_project(ctx: Ctx, project: Project, body: Any) -> Project:
     given = body.given()
     if given.get("parent_id", project.parent_id) != project.parent_id:
-        raise Forbidden(rule="Update of `parent_id` is not allowed.")
-    if given.get("domain_id", project.domain_id) != project.domain_id:
+        raise Forbidden(rule="Update of `parent_id` is not allowed")
+    if (given.get("domain_id", project.domain_id) or "") != project.domain_id:
         raise Invalid("Cannot change Domain ID")
     return await ctx.service.write(store_change, ctx.service, Project, project.id, body)
 
@@ -147,14 +148,14 @@ def store_change(tx: Connection, service: Any, cls: type[Resource], id: str, bod
 
 async def delete_project(ctx: Ctx, project: Project) -> None:
     if project.is_domain and project.enabled:
-        raise Forbidden(rule="Cannot delete a project that is acting as a domain and enabled; disable it first.")
+        raise Forbidden(rule="Cannot delete a project that is acting as a domain and enabled; disable it first")
     await ctx.service.write(remove_project, ctx.service, project.id)
 
 
 def remove_project(tx: Connection, service: Any, id: str) -> None:
     """Remove a project that has none below it, the roles held on it and what else names it."""
     if db.count(tx, Project, Project.table.c.parent_id == id):
-        raise Forbidden(rule=f"Cannot delete the project {id} since it is not a leaf in the hierarchy.")
+        raise Forbidden(rule=f"Cannot delete the project {id} since it is not a leaf in the hierarchy")
     forget_project(tx, id)
     service.revocations.add(tx, "project", id)
     db.remove(tx, Project, id)

@@ -138,13 +138,19 @@ async def show_implied(ctx: Ctx, id: str, implied_id: str) -> Any:
     raise NotFound(message=f"{id} does not imply {implied_id}.")
 
 
+async def check_implied(ctx: Ctx, id: str, implied_id: str) -> Response:
+    """Tell whether a role implies another."""
+    await show_implied(ctx, id, implied_id)
+    return Response(204)
+
+
 async def create_implied(ctx: Ctx, id: str, implied_id: str) -> Any:
     """Let a role imply another."""
 
     def store(tx: Connection) -> None:
-        db.get(tx, Role, id)
-        if db.get(tx, Role, implied_id).name == "admin":
-            raise Forbidden(rule="the admin role cannot be an implied role")
+        prior, implied = db.get(tx, Role, id), db.get(tx, Role, implied_id)
+        if implied.name == "admin" or (implied.domain_id and not prior.domain_id):
+            raise Forbidden(f"{implied_id} cannot be an implied role of {id}.")
         if id == implied_id:
             raise Invalid("A role cannot imply itself.")
         row = {"prior_role_id": id, "implied_role_id": implied_id}
@@ -175,6 +181,7 @@ endpoints = [
     ),
     Endpoint("GET", "/v3/roles/{id}/implies", list_implied, "identity:list_implied_roles"),
     Endpoint("GET", "/v3/roles/{id}/implies/{implied_id}", show_implied, "identity:get_implied_role"),
+    Endpoint("HEAD", "/v3/roles/{id}/implies/{implied_id}", check_implied, "identity:check_implied_role"),
     Endpoint("PUT", "/v3/roles/{id}/implies/{implied_id}", create_implied, "identity:create_implied_role", status=201),
     Endpoint("DELETE", "/v3/roles/{id}/implies/{implied_id}", delete_implied, "identity:delete_implied_role"),
     Endpoint("GET", "/v3/role_inferences", list_inferences, "identity:list_role_inference_rules"),

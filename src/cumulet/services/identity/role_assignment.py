@@ -14,7 +14,7 @@ from cumulet.api.http import Endpoint, Query, Response
 from cumulet.api.query import FALSE
 from cumulet.core import db
 from cumulet.core.errors import Invalid, NotFound
-from cumulet.services.identity.assignments import imply
+from cumulet.services.identity.assignments import imply, named
 from cumulet.services.identity.calls import Ctx, target
 from cumulet.services.identity.group import Group
 from cumulet.services.identity.project import Project, of_user
@@ -296,7 +296,7 @@ def _expand(tx: Connection, rows: list[Row]) -> list[Row]:
         c = Project.table.c
         for project_id, parent_id in tx.execute(select(c.id, c.parent_id).where(~c.is_domain)):
             below.setdefault(parent_id, []).append(project_id)
-    implied: dict[str, set[str]] = {role: imply(tx, {role}) for role in {row.role_id for row in rows}}
+    implied = {role: [r.id for r in named(tx, imply(tx, {role}))] for role in {row.role_id for row in rows}}
     found: dict[tuple[str, ...], Row] = {}
     for row in rows:
         users = members.get(row.actor_id, []) if row.actor_type == "group" else [row.actor_id]
@@ -308,7 +308,7 @@ def _expand(tx: Connection, rows: list[Row]) -> list[Row]:
         group = row.actor_id if row.actor_type == "group" else None
         for user in users:
             for kind, place in targets:
-                for role in sorted(implied[row.role_id]):
+                for role in implied[row.role_id]:
                     found.setdefault((user, kind, place, role), Row("user", user, kind, place, role, False, group))
     return list(found.values())
 

@@ -93,7 +93,7 @@ def upgrade() -> None:
         "identity_project",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("domain_id", sa.String(length=64), nullable=False),
+        sa.Column("domain_id", sa.String(length=64), nullable=True),
         sa.Column("parent_id", sa.String(length=64), nullable=True),
         sa.Column("is_domain", sa.Boolean(), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
