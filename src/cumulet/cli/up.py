@@ -4,6 +4,7 @@ import asyncio
 import gc
 import sys
 from collections.abc import Coroutine
+from itertools import zip_longest
 from typing import Any
 
 import click
@@ -43,7 +44,7 @@ def command(settings: Settings) -> None:
 def _show(plan: preflight.Plan) -> None:
     """Print what the user should know: only the obstacles if there are any; what is as it should be needs no line."""
     shown = plan.fatal or [finding for finding in plan.findings if finding.level != "ok"]
-    for finding, following in zip(shown, [*shown[1:], None], strict=True):
+    for finding, following in zip_longest(shown, shown[1:]):
         word, colour = _STYLES[finding.level]
         fatal = finding.level == "fatal"
         click.echo(f"{click.style(word, fg=colour, bold=True)}: {finding.text}", err=fatal)
