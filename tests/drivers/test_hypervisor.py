@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +19,9 @@ from cumulet.services.compute.drivers.qemu import QemuHypervisor, cgroup, config
 from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
 from tests.drivers.hypervisor_guest import DEAF, LEAVES, OBEYS, write_guest
 
-NO_QEMU = [f"{tool} is not installed" for tool in ("qemu-system-x86_64", "qemu-img", "genisoimage") if not shutil.which(tool)]
+NO_QEMU = [
+    f"{tool} is not installed" for tool in ("qemu-system-x86_64", "qemu-img", "genisoimage") if not shutil.which(tool)
+]
 QEMU = [pytest.mark.qemu, pytest.mark.skipif(bool(NO_QEMU), reason="; ".join(NO_QEMU) or "QEMU is here")]
 qemu_only = pytest.mark.parametrize("kind", [pytest.param("qemu", marks=QEMU)])
 
@@ -229,7 +230,9 @@ async def test_soft_reboot_of_a_deaf_guest_goes_on_hard(driver: Hypervisor, tmp_
 
 
 @qemu_only
-async def test_the_listener_hears_of_what_nobody_asked_for(make: Make, kind: str, directory: Path, tmp_path: Path) -> None:
+async def test_the_listener_hears_of_what_nobody_asked_for(
+    make: Make, kind: str, directory: Path, tmp_path: Path
+) -> None:
     heard: asyncio.Queue[tuple[str, Power]] = asyncio.Queue()
 
     async def listener(server_id: str, state: Power) -> None:
@@ -324,9 +327,9 @@ async def test_errors_name_the_cause_and_leave_no_machine(driver: Hypervisor, di
         await driver.ensure_server(server(big, root=RootDisk(str(big), "raw", "big", 1)))
     with pytest.raises(HypervisorError, match="gone"):
         await driver.ensure_server(server(image, root=RootDisk("/nowhere/image", "raw", "gone")))
-    with pytest.raises(HypervisorError, match="QEMU did not start: .*memory"):
+    with pytest.raises(HypervisorError, match=r"QEMU did not start: .*memory"):
         await driver.ensure_server(server(image, memory_mb=2**40))
-    with pytest.raises(HypervisorError, match="'../out'"):
+    with pytest.raises(HypervisorError, match=r"'\.\./out'"):
         await driver.ensure_server(server(image, config_drive={"../out": b""}))
     assert process.running(directory / "servers") == {}
 
@@ -367,19 +370,22 @@ async def test_unused_bases_go_at_the_next_start(driver: Hypervisor, make: Make,
 
 
 @qemu_only
-async def test_a_recycled_process_id_is_never_taken_for_a_server(directory: Path, make: Make, driver: Hypervisor) -> None:
+async def test_a_recycled_process_id_is_never_taken_for_a_server(
+    directory: Path, make: Make, driver: Hypervisor
+) -> None:
     folder = directory / "servers" / str(uuid.uuid4())
     folder.mkdir()
-    with subprocess.Popen(["sleep", "60"]) as bystander:
-        (folder / "qemu.pid").write_text(str(bystander.pid))
-        await driver.stop()
-        again = make()
-        await again.start()
-        assert await power(again, folder.name) == "shutdown"
-        await again.remove_server(folder.name)
-        assert bystander.poll() is None
-        await again.stop()
-        bystander.kill()
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")
+    (folder / "qemu.pid").write_text(str(bystander.pid))
+    await driver.stop()
+    again = make()
+    await again.start()
+    assert await power(again, folder.name) == "shutdown"
+    await again.remove_server(folder.name)
+    await again.stop()
+    assert bystander.returncode is None
+    bystander.kill()
+    await bystander.wait()
 
 
 def test_a_long_console_log_is_cut_to_its_end(tmp_path: Path) -> None:
@@ -463,7 +469,9 @@ async def test_sigkill_at_any_moment_loses_no_machine(make: Make, kind: str, dir
             running = {server_id: state.pid for server_id, state in seen.items() if state.power == "running"}
             assert process.running(directory / "servers") == running
         for server_id in ids:
-            state = await driver.ensure_server(ServerSpec(server_id, "tiny", 1, 32, RootDisk(str(image), "raw", "deaf")))
+            state = await driver.ensure_server(
+                ServerSpec(server_id, "tiny", 1, 32, RootDisk(str(image), "raw", "deaf"))
+            )
             assert state.power == "running"
         await driver.stop()
     await clean_up(make, kind, directory)
