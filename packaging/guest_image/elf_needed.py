@@ -26,4 +26,4 @@ def needed(data: bytes) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(needed(Path(sys.argv[1]).read_bytes())))
+    sys.stdout.writelines(f"{name}\n" for name in needed(Path(sys.argv[1]).read_bytes()))

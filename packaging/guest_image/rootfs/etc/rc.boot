@@ -14,10 +14,7 @@ ip link set lo up
 modprobe -a virtio_net virtio-rng button evdev 2>/dev/null # virtio-rng first: without entropy getrandom() stalls ssh
 /etc/net.up >/var/log/net.log 2>&1 &
 mdev -d # hotplug: /etc/mdev.conf
-(
-	acpid -c /etc/acpi -l /var/log/acpid.log # the power button
-	modprobe -a virtio_balloon virtio_scsi sr_mod sd_mod psmouse 2>/dev/null
-	resize2fs "$(findfs LABEL=guest-root)" >/dev/null 2>&1
-) &
+acpid -c /etc/acpi -l /var/log/acpid.log # the power button
+/etc/rc.later &
 /etc/cloud.init >/var/log/cloud.log 2>&1 </dev/null &
 sysctl -qw kernel.printk='4 4 1 7' # the boot was told; from here only what an operator must see

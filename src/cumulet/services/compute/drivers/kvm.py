@@ -56,8 +56,12 @@ async def choose(override: str = "auto", *, device: str = "/dev/kvm") -> Probe:
     raise ValueError(f"virt_type must be auto, kvm or tcg, not {override!r}")
 
 
+def _exists(device: str) -> bool:
+    return os.path.exists(device)
+
+
 async def _measure(device: str) -> Probe:
-    if not os.path.exists(device):
+    if not _exists(device):
         return Probe("qemu", f"This host has no {device}, so guests are emulated (TCG).")
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-I", "-S", __file__, device, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -114,6 +118,6 @@ def run_loops(device: str) -> float:
 
 if __name__ == "__main__":
     try:
-        print(run_loops(sys.argv[1]))
+        sys.stdout.write(str(run_loops(sys.argv[1])))
     except OSError as error:
         sys.exit(str(error))

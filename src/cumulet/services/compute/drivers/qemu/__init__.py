@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -49,6 +50,7 @@ class QemuHypervisor:
         self._machines: dict[str, Machine] = {}
         self._crashed: set[str] = set()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._lock_users: Counter[str] = Counter()
         self._told: set[asyncio.Task[None]] = set()
         self._program = ""
         self._version = 0
@@ -104,7 +106,9 @@ class QemuHypervisor:
             machine = self._machines.get(spec.id)
             if machine is None:
                 machine = await self._run(spec)
-            elif machine.power == "paused":
+            if not machine.connected:
+                await machine.connect()
+            if machine.power == "paused":
                 await machine.execute("cont")
                 machine.power = "running"
             return machine.state
@@ -175,14 +179,21 @@ class QemuHypervisor:
     async def _adopt(self, server_id: str, pid: int) -> None:
         """Take hold of a machine that runs from before. One that cannot be spoken to still counts as running."""
         folder = self._servers / server_id
-        machine = Machine.hold(server_id, pid, folder, self._short_folder(server_id) / "qmp.sock", self._ended)
+        machine = Machine.of_found(server_id, pid, folder, self._short_folder(server_id) / "qmp.sock", self._ended)
         if machine is None:
             return
         self._machines[server_id] = machine
+        await asyncio.to_thread(self._rejoin, server_id, pid)
         try:
             await machine.connect()
         except HypervisorError as error:
             log.error("a running server was found but cannot be managed: %s", error)
+
+    def _rejoin(self, server_id: str, pid: int) -> None:
+        """The machine may have been started just before a crash, and not have come into its control group."""
+        with contextlib.suppress(FileNotFoundError):
+            spec = msgspec.json.decode((self._servers / server_id / "spec.json").read_bytes(), type=ServerSpec)
+            self._groups.join(server_id, pid, spec.vcpus)
 
     async def _run(self, spec: ServerSpec) -> Machine:
         """Start the machine of `spec`; there is none. Its files come first, so it can be found whatever happens."""
@@ -195,7 +206,9 @@ class QemuHypervisor:
                 descriptors = [qmp.fileno(), *(taps or ())]
                 machine = self._spawn(spec, folder, short, arguments, descriptors)
         try:
+            await asyncio.to_thread(self._groups.join, spec.id, machine.pid, spec.vcpus)
             await machine.connect()
+            machine.asked = False
         except HypervisorError as error:
             await machine.kill()
             said = process.last_line(folder / "qemu.log")
@@ -207,12 +220,10 @@ class QemuHypervisor:
     ) -> Machine:
         """Start the process and hold it, without an await between: a cancelled caller leaves no machine unheld."""
         pid = process.spawn(self._program, arguments, folder / "qemu.log", descriptors)
-        machine = Machine.hold(spec.id, pid, folder, short / "qmp.sock", self._ended)
-        if machine is None:
-            raise HypervisorError(f"QEMU did not start: {process.last_line(folder / 'qemu.log')}")
+        machine = Machine.of_child(spec.id, pid, short / "qmp.sock", self._ended)
         self._machines[spec.id] = machine
         self._crashed.discard(spec.id)
-        self._groups.join(spec.id, pid, spec.vcpus)
+        machine.asked = True  # until it was reached, its end is the caller's error and no power change
         return machine
 
     def _make_files(self, spec: ServerSpec, folder: Path) -> None:
@@ -274,12 +285,14 @@ class QemuHypervisor:
     async def _locked(self, server_id: str) -> AsyncIterator[None]:
         """One call at a time for each server."""
         lock = self._locks.setdefault(server_id, asyncio.Lock())
+        self._lock_users[server_id] += 1
         try:
             async with lock:
                 yield
         finally:
-            if not lock.locked() and not lock._waiters:  # type: ignore[attr-defined]
-                self._locks.pop(server_id, None)
+            self._lock_users[server_id] -= 1
+            if self._lock_users[server_id] == 0:
+                del self._lock_users[server_id], self._locks[server_id]
 
     def _running_machine(self, server_id: str) -> Machine:
         machine = self._machines.get(server_id)

@@ -26,8 +26,7 @@ def command_line(
         # What unmodified cloud images look at to see that they run in an OpenStack cloud.
         *("-smbios", f"type=1,manufacturer=OpenStack Foundation,product=OpenStack Nova,serial={spec.id},uuid={spec.id}"),
         *("-chardev", f"socket,id=qmp,fd={qmp},server=on,wait=off", "-mon", "chardev=qmp,mode=control"),
-        *("-chardev", f"socket,id=serial0,path={_quote(short / 'serial.sock')},server=on,wait=off"
-          f",logfile={_quote(folder / 'console.log')},logappend=on", "-device", "isa-serial,chardev=serial0"),
+        *("-chardev", _serial(folder / "console.log", short / "serial.sock"), "-device", "isa-serial,chardev=serial0"),
         *("-device", "VGA,vgamem_mb=8", "-vnc", f"unix:{_quote(short / 'vnc.sock')}"),
         *("-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"),
         *("-device", "virtio-balloon-pci,free-page-reporting=on"),
@@ -46,6 +45,11 @@ def _accelerator(virt_type: str) -> tuple[str, ...]:
     if virt_type == "kvm":
         return "-accel", "kvm", "-cpu", "host,migratable=on"
     return "-accel", f"tcg,thread=multi,tb-size={TRANSLATION_CACHE_MB}", "-cpu", "max"
+
+
+def _serial(log: Path, console: Path) -> str:
+    """Output goes to the log, and to whoever is connected to the socket at that time."""
+    return f"socket,id=serial0,path={_quote(console)},server=on,wait=off,logfile={_quote(log)},logappend=on"
 
 
 def _disk(name: str, file: Path, form: str, *, readonly: bool = False, bootindex: int | None = None) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ PAUSED_STATES = {"paused", "io-error", "suspended", "internal-error", "guest-pan
 
 
 class Machine:
-    """Made by `hold`; lives until its process ends (`ended`) or `release` lets go of it."""
+    """Made by `of_child` or `of_found`; lives until its process ends (`ended`) or `release` lets go of it."""
 
     def __init__(
         self, server_id: str, pid: int, pidfd: int, qmp_socket: Path, on_end: Callable[["Machine"], None]
@@ -42,25 +42,31 @@ class Machine:
         asyncio.get_running_loop().add_reader(pidfd, self._process_ended)
 
     @classmethod
-    def hold(
+    def of_child(cls, server_id: str, pid: int, qmp_socket: Path, on_end: Callable[["Machine"], None]) -> "Machine":
+        """Hold a process just started; its id cannot have changed hands, as nobody but us could reap it."""
+        return cls(server_id, pid, os.pidfd_open(pid), qmp_socket, on_end)
+
+    @classmethod
+    def of_found(
         cls, server_id: str, pid: int, folder: Path, qmp_socket: Path, on_end: Callable[["Machine"], None]
     ) -> "Machine | None":
-        """Take hold of process `pid`; None if it has ended meanwhile or is not this server's."""
+        """Hold a process found running; None if it has ended meanwhile or is not this server's."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return None
         if not process.belongs(pid, folder):  # asked after pidfd_open, so the id cannot change hands any more
-            status = process.reap(pidfd)
             os.close(pidfd)
-            if status is None:
-                return None
-            raise HypervisorError(f"QEMU did not start: {process.last_line(folder / 'qemu.log')}")
+            return None
         return cls(server_id, pid, pidfd, qmp_socket, on_end)
 
     @property
     def state(self) -> ServerState:
         return ServerState(self.id, self.power, None if self.ended.is_set() else self.pid)
+
+    @property
+    def connected(self) -> bool:
+        return self._client is not None and self._client.runstate == Runstate.RUNNING
 
     async def connect(self) -> None:
         """Open the QMP connection and learn the power state. Fails with HypervisorError if QEMU ends or does not answer."""
@@ -82,13 +88,13 @@ class Machine:
 
     async def execute(self, command: str, arguments: dict[str, object] | None = None) -> Any:
         """Run one QMP command, over a new connection if the old one broke."""
-        if self._client is None or self._client.runstate != Runstate.RUNNING:
+        if not self.connected:
             await self.connect()
         assert self._client is not None
         try:
             return await asyncio.wait_for(self._client.execute(command, arguments), COMMAND_SECONDS)
         except ExecuteError as error:
-            raise HypervisorError(f"QEMU refused {command}: {error.error.desc}") from error
+            raise HypervisorError(f"QEMU refused {command}: {error}") from error
         except (ExecInterruptedError, QMPError) as error:
             raise HypervisorError(f"QEMU of server {self.id} ended during {command}") from error
         except TimeoutError as error:

@@ -19,7 +19,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 PACKAGE = "qemu-system-x86"
 
 
-def spawn(program: str, arguments: Sequence[str], log: Path, descriptors: Sequence[int]) -> int:
+def spawn(program: str, arguments: list[str], log: Path, descriptors: Sequence[int]) -> int:
     """Start `program` in a session of its own, with its output in `log` and only `descriptors` open. Returns the pid."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
@@ -75,7 +75,7 @@ def _folder_of(pid: int) -> Path | None:
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             arguments = file.read().split(b"\0")
-        if not os.path.basename(arguments[0]) == PROGRAM.encode():
+        if os.path.basename(arguments[0]) != PROGRAM.encode():
             return None
         return Path(os.fsdecode(arguments[arguments.index(b"-pidfile") + 1])).parent
     except (OSError, ValueError, IndexError):  # ended meanwhile, or no machine

@@ -1,0 +1,35 @@
+"""Guests of 512 bytes: boot sectors that speak on the serial port and know the power button, so that no image is needed.
+
+They run in real mode on the `pc` machine, whose power management registers lie at port 0x600 (status), 0x602 (enable) and
+0x604 (control).
+"""
+
+from pathlib import Path
+
+HELLO = b"guest up\r\n"
+_START = 0x7C00
+_POWER_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfd")  # out 0x604, 0x2000; then halt for ever
+_BUTTON_ENABLE = bytes.fromhex("ba0206 b80001 ef")  # out 0x602, 0x100
+_WAIT_BUTTON = bytes.fromhex("fb f4 ba0006 ed f6c401 74f6")  # sti; do hlt while not (in 0x600) & 0x100
+_WAIT_SECOND = bytes.fromhex("fb b91200 f4 e2fd")  # sti; 18 timer ticks
+_WAIT_FOREVER = bytes.fromhex("fb f4 ebfd")
+
+OBEYS = _BUTTON_ENABLE + _WAIT_BUTTON + _POWER_OFF
+"""Powers off when the button is pressed."""
+LEAVES = _WAIT_SECOND + _POWER_OFF
+"""Powers off by itself after a second."""
+DEAF = _WAIT_FOREVER
+"""Does nothing, whatever is pressed."""
+
+
+def write_guest(file: Path, behaviour: bytes, size: int = 1024**2) -> Path:
+    """A raw disk image that boots to one of the behaviours above, having said HELLO."""
+    program = bytes.fromhex("31c0 8ed8")  # ds = 0
+    print_loop = bytes.fromhex("ac 84c0 7406 baf803 ee ebf5")  # out 0x3f8 until a zero byte
+    message = _START + len(program) + 3 + len(print_loop) + len(behaviour)
+    sector = program + b"\xbe" + message.to_bytes(2, "little") + print_loop + behaviour + HELLO + b"\0"
+    assert len(sector) <= 510
+    with file.open("wb") as disk:
+        disk.write(sector.ljust(510, b"\0") + b"\x55\xaa")
+        disk.truncate(size)
+    return file
