@@ -394,6 +394,9 @@ async def test_a_tap_lives_as_long_as_it_is_held(cloud: Cloud) -> None:
     assert "master br0" in ip("-n", f"{cloud.prefix}-n-{network.id}", "link", "show", tap_name(port.id))
     with pytest.raises(DataplaneError, match="held by another process"):
         await cloud.driver.open_tap(network.id, port.id, port.mac)
+    await cloud.driver.ensure_network(external := external_network())
+    with pytest.raises(DataplaneError, match="through a router"):
+        await cloud.driver.open_tap(external.id, port.id, port.mac)
     with pytest.raises(DataplaneError, match="not ensured with it"):
         await cloud.driver.open_tap(network.id, new_id(), port.mac)
     os.close(descriptor)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -45,7 +46,7 @@ class LinuxDataplane:
         self._masquerade = masquerade
         self._networks: dict[str, tuple[Network, int]] = {}
         self._routers: dict[str, tuple[Router, tuple[int | None, ...]]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = asyncio.Semaphore(THREADS)
         self._work: set[asyncio.Task[object]] = set()
 
@@ -67,14 +68,12 @@ class LinuxDataplane:
     async def remove_network(self, network_id: str) -> None:
         await self._exclusive("external", partial(self._remove_external, network_id))
         await self._exclusive(network_id, partial(self._remove_network, network_id))
-        self._locks.pop(network_id, None)
 
     async def ensure_router(self, router: Router) -> None:
         await self._exclusive(router.id, partial(self._ensure_router, router))
 
     async def remove_router(self, router_id: str) -> None:
         await self._exclusive(router_id, partial(self._remove_router, router_id))
-        self._locks.pop(router_id, None)
 
     async def open_tap(self, network_id: str, port_id: str, mac: str) -> int:
         return await self._exclusive(network_id, partial(self._open_tap, network_id, port_id, mac), os.close)
@@ -96,7 +95,8 @@ class LinuxDataplane:
         to its end, still holding the lock, and `discard` is given its result."""
 
         async def locked() -> T:
-            async with self._locks.setdefault(key, asyncio.Lock()), self._threads:
+            lock = self._locks.setdefault(key, asyncio.Lock())
+            async with lock, self._threads:
                 return await namespace.in_thread(work)
 
         task = asyncio.create_task(locked())
@@ -122,9 +122,15 @@ class LinuxDataplane:
         for name in namespace.names(f"{self._prefix}-"):
             if namespace.identity(name) is None:
                 namespace.remove(name)
-        for directory in dhcp.adopt(self._directory / "networks"):
+        # What was left of a removal that was cut short, or of the time before the host was started anew.
+        dhcp.adopt(self._directory / "networks")
+        for directory in (self._directory / "networks").iterdir():
             if namespace.identity(self._network_name(directory.name)) is None:
                 dhcp.end_all(directory)
+                shutil.rmtree(directory)
+        for record in (self._directory / "routers").glob("*.json"):
+            if namespace.identity(self._router_name(record.stem)) is None:
+                record.unlink()
 
     # -- names and records -------------------------------------------------------------------------------------------
 
@@ -139,6 +145,8 @@ class LinuxDataplane:
 
     def _live_network(self, network_id: str) -> str:
         name = self._network_name(network_id)
+        if (self._directory / "external" / f"{network_id}.json").exists():
+            raise DataplaneError(f"network {network_id} is external: it is reached through a router, not joined")
         if namespace.identity(name) is None:
             raise DataplaneError(f"network {network_id} is not on this host: it was not ensured")
         return name

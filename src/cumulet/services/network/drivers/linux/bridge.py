@@ -75,8 +75,8 @@ def ensure_bridge(network: Network) -> None:
     if BRIDGE not in names:
         write_sysctl(SYSCTLS)
         ip_batch(["link set lo up", f"link add {BRIDGE} address {bridge_mac(network.id)} {BRIDGE_KIND}"])
-        write_sysctl({f"ipv6/conf/{BRIDGE}/disable_ipv6": "0", f"ipv6/conf/{BRIDGE}/accept_ra": "0",
-                      f"ipv6/conf/{BRIDGE}/accept_dad": "0"})  # fmt: skip
+    own = {"disable_ipv6": "0", "accept_ra": "0", "accept_dad": "0"}
+    write_sysctl({f"ipv6/conf/{BRIDGE}/{name}": value for name, value in own.items()})
     # br0 may have no port yet: a bridge's MTU follows its ports unless it is set by hand, so all are set.
     commands = [f"link set {BRIDGE} mtu {network.mtu} up"]
     commands += [f"link set {name} mtu {network.mtu}" for name in sorted(names) if name.startswith(TAP_PREFIX)]

@@ -138,7 +138,7 @@ def adopt(root: Path) -> dict[Path, list[int]]:
             continue
         for word in _command_line(int(entry)):
             path = Path(word.removeprefix("--conf-file="))
-            if word.startswith("--conf-file=") and root in path.parents:
+            if word.startswith("--conf-file=") and (root == path.parent or root in path.parents):
                 found.setdefault(path.parent, []).append(int(entry))
     for directory, processes in found.items():
         if directory.is_dir() and running(directory) is None:
