@@ -4,11 +4,13 @@ A guest is a namespace whose only device is a veth; the other end, on the networ
 tap, so that every rule made for the port applies to it. What is sent here are packets of a real IP stack, or raw ones.
 """
 
+import asyncio
 import os
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -130,6 +132,14 @@ def ip(*words: str) -> str:
     done = subprocess.run(("ip", *words), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
     return done.stdout
+
+
+async def until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Ask again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not await check():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        await asyncio.sleep(0.2)
 
 
 def seen(sniffer: socket.socket, needle: bytes) -> bool:

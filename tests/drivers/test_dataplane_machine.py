@@ -4,8 +4,7 @@ import asyncio
 import os
 import shutil
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from tests.drivers.dataplane_cloud import (
     new_id,
     real,
 )
-from tests.drivers.dataplane_guest import REFUSED_AFTER, ping
+from tests.drivers.dataplane_guest import REFUSED_AFTER, ping, until
 
 IMAGE = Path(os.environ.get("CUMULET_GUEST_IMAGE") or Path(__file__).parents[2] / "guest.qcow2")
 QEMU = "qemu-system-x86_64"
@@ -59,14 +58,6 @@ async def machine(tap: int, mac: str, console: Path) -> AsyncIterator[None]:
     finally:
         process.kill()
         await process.wait()
-
-
-async def until(what: str, check: Callable[[], Awaitable[bool]], console: Path) -> None:
-    """Ask again until it is so."""
-    deadline = time.monotonic() + BOOT
-    while not await check():
-        assert time.monotonic() < deadline, f"{what}: not within {BOOT:.0f} s, see {console}"
-        await asyncio.sleep(0.3)
 
 
 class Greeting(asyncio.Protocol):
@@ -134,17 +125,20 @@ async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> Non
     server = await loop.create_server(Greeting, sock=await driver.metadata_socket(network.id))
     tap = await driver.open_tap(network.id, port.id, port.mac)
     async with server, machine(tap, port.mac, console):
-        await until("DHCP and ping through the floating IP", lambda: from_host(lambda: ping("172.24.4.50")), console)
+        await until("DHCP and ping through the floating IP", lambda: from_host(lambda: ping("172.24.4.50")), BOOT)
         assert (await driver.observe()).taps == {port.id}
         found: list[socket.socket] = []
 
         async def greeted() -> bool:
             client = await namespace.in_thread(lambda: banner("172.24.4.50"))
-            found.extend([client] if client else [])
+            found.extend([neighbour.keep(client)] if client else [])
             return client is not None
 
-        await until("SSH through the floating IP", greeted, console)
-        assert Greeting.askers == {"10.0.0.5"}, "the machine asked for its metadata, under its own address"
+        async def asked() -> bool:
+            return Greeting.askers == {"10.0.0.5"}
+
+        await until("SSH through the floating IP", greeted, BOOT)
+        await until("metadata asked for, under the machine's own address", asked, BOOT)
         assert await neighbour.pings("10.0.0.5")
         assert not await neighbour.reaches("10.0.0.5", 23)
         await greeted()
@@ -155,7 +149,5 @@ async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> Non
         assert await namespace.in_thread(lambda: banner("172.24.4.50")) is None
         assert await from_host(lambda: ping("172.24.4.50")), "what is still allowed goes on"
         await driver.ensure_network(network)
-        await until("SSH after the rule came back", greeted, console)
-        for client in found:
-            client.close()
+        await until("SSH after the rule came back", greeted, BOOT)
     assert (await driver.observe()).taps == set(), "the tap went with the machine"

@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+import subprocess
+from pathlib import Path
 
 from msgspec.structs import replace
 
 from cumulet.services.network.drivers import FloatingIp, Route, RouterInterface, Subnet
-from cumulet.services.network.drivers.linux import namespace
+from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
 from tests.drivers.dataplane_cloud import (
     Cloud,
     connects,
@@ -18,7 +20,7 @@ from tests.drivers.dataplane_cloud import (
     new_id,
     real,
 )
-from tests.drivers.dataplane_guest import ip, ping, talks
+from tests.drivers.dataplane_guest import ip, ping, talks, until
 
 
 @real
@@ -130,3 +132,74 @@ async def test_metadata_is_reached_and_sees_who_asks(cloud: Cloud) -> None:
     again = [await cloud.driver.metadata_socket(network.id) for _ in range(2)]
     for listener in again:
         listener.close()
+
+
+@real
+async def test_a_guest_makes_its_ipv6_address_and_finds_the_way_out(cloud: Cloud) -> None:
+    subnet = Subnet("s", "fd00:1::/64", "fd00:1::1", "fd00:1::2", ipv6_mode="slaac")
+    port = make_port("fd00:1::f816:3eff:fe00:5")
+    network = replace(make_network(replace(port, mac="fa:16:3e:00:00:05")), subnets=(subnet,))
+    external = external_network()
+    for one in (external, network):
+        await cloud.driver.ensure_network(one)
+    router = make_router(network, external, "172.24.4.10")
+    leg = replace(router.interfaces[0], addresses=("fd00:1::1/64",))
+    await cloud.driver.ensure_router(replace(router, interfaces=(leg,)))
+    guest = await cloud.guest(network, configure=False)
+
+    async def ready() -> bool:
+        state = ip("-n", guest.name, "-6", "addr") + ip("-n", guest.name, "-6", "route", "show", "default")
+        return "fd00:1::f816:3eff:fe00:5" in state and "default via fe80:" in state
+
+    await until("an address and a default route by advertisement", ready)
+    routes = ip("-n", guest.name, "-6", "route", "show", "default")
+    assert routes.count("via fe80:") == 1, "the router is the way out, and br0 is not"
+    assert await guest.pings("fd00:1::1")
+
+
+@real
+async def test_the_world_sees_the_host_where_it_masquerades(cloud: Cloud, tmp_path: Path) -> None:
+    """Nothing of the host is switched on: it forwards here because the test has it so."""
+    external, network = external_network(), make_network(make_port("10.0.0.5"))
+    hiding = LinuxDataplane(tmp_path / "dataplane", cloud.prefix, f"x{cloud.prefix}", masquerade=True)
+    for one in (external, network):
+        await hiding.ensure_network(one)
+    await hiding.ensure_router(make_router(network, external, "172.24.4.10"))
+    guest = await cloud.guest(network, 0, "10.0.0.1")
+    world = f"{cloud.prefix}-g-world"
+    ip("netns", "add", world)
+    ip("link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", world)
+    for words in ("link set up0 up", "addr add 198.51.100.1/24 dev up0"):
+        ip(*words.split())
+    for words in ("link set eth0 up", "addr add 198.51.100.2/24 dev eth0"):
+        ip("-n", world, *words.split())
+    try:
+        assert not await guest.pings("198.51.100.2"), "the host does not forward"
+        await namespace.in_thread(lambda: namespace.write_sysctl({"ipv4/ip_forward": "1"}))
+        assert not await guest.pings("198.51.100.2"), "the world has no way back"
+        await hiding.ensure_network(external)
+        assert await guest.pings("198.51.100.2")
+    finally:
+        await namespace.in_thread(lambda: namespace.write_sysctl({"ipv4/ip_forward": "0"}))
+        ip("link", "del", "up0")
+        ip("netns", "del", world)
+    await hiding.remove_all()
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    assert tables.stdout == ""
+
+
+@real
+async def test_a_bridge_that_was_there_before_is_used_and_left(cloud: Cloud) -> None:
+    bridge, external = f"x{cloud.prefix}", external_network()
+    ip("link", "add", bridge, "type", "bridge")
+    ip("addr", "add", "192.0.2.1/24", "dev", bridge)
+    await cloud.driver.ensure_network(external)
+    await cloud.driver.ensure_network(replace(external, subnets=()))
+    assert "172.24.4.1" not in ip("addr", "show", bridge)
+    await cloud.driver.ensure_network(external)
+    assert "172.24.4.1/24" in ip("addr", "show", bridge)
+    await cloud.driver.remove_all()
+    left = ip("addr", "show", bridge)
+    assert "192.0.2.1/24" in left
+    assert "172.24.4.1" not in left
+    ip("link", "del", bridge)

@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from cumulet.services.network.drivers import DataplaneError, Network, Observed, Router
-from cumulet.services.network.drivers.linux import bridge, dhcp, external, metadata, namespace, router
+from cumulet.services.network.drivers import DataplaneError, Network, Observed, Router, Subnet
+from cumulet.services.network.drivers.linux import bridge, dhcp, external, metadata, namespace, nat, router
 from cumulet.services.network.drivers.linux.command import PACKAGES, forget_flows, nft
 from cumulet.services.network.drivers.linux.filter import FORGETTABLE, narrowed, ruleset
 
@@ -123,14 +123,12 @@ class LinuxDataplane:
             if namespace.identity(name) is None:
                 namespace.remove(name)
         # What was left of a removal that was cut short, or of the time before the host was started anew.
-        dhcp.adopt(self._directory / "networks")
-        for directory in (self._directory / "networks").iterdir():
-            if namespace.identity(self._network_name(directory.name)) is None:
+        dhcp.adopt(self._directory)
+        for directory in [*(self._directory / "networks").iterdir(), *(self._directory / "routers").iterdir()]:
+            named = self._network_name if directory.parent.name == "networks" else self._router_name
+            if namespace.identity(named(directory.name)) is None:
                 dhcp.end_all(directory)
                 shutil.rmtree(directory)
-        for record in (self._directory / "routers").glob("*.json"):
-            if namespace.identity(self._router_name(record.stem)) is None:
-                record.unlink()
 
     # -- names and records -------------------------------------------------------------------------------------------
 
@@ -142,6 +140,9 @@ class LinuxDataplane:
 
     def _network_directory(self, network_id: str) -> Path:
         return self._directory / "networks" / network_id
+
+    def _router_directory(self, router_id: str) -> Path:
+        return self._directory / "routers" / router_id
 
     def _live_network(self, network_id: str) -> str:
         name = self._network_name(network_id)
@@ -259,22 +260,35 @@ class LinuxDataplane:
         if known == spec and None not in footing and footing == self._footing(spec):
             return
         self._routers.pop(spec.id, None)
-        record = self._directory / "routers" / f"{spec.id}.json"
-        before = known or self._read(record, Router)
+        directory = self._router_directory(spec.id)
+        before = known or self._read(directory / "router.json", Router)
         names = {leg.network_id: self._live_network(leg.network_id) for leg in spec.interfaces}
         name = self._router_name(spec.id)
         namespace.ensure(name)
         router.ensure(spec, name, router.legs(spec, self._prefix, names), self._bridge)
-        if before is not None:
-            with namespace.inside(name):
+        with namespace.inside(name):
+            if before is not None:
                 router.forget_lost(before, spec)
-        self._write(record, spec)
+            dhcp.ensure_advertisements(self._announced(spec), directory, first=known is None)
+        self._write(directory / "router.json", spec)
         self._routers[spec.id] = (spec, self._footing(spec))
+
+    def _announced(self, spec: Router) -> list[tuple[str, int, Subnet]]:
+        """The legs by which a router is the gateway of an IPv6 subnet whose guests learn so by advertisement."""
+        found = []
+        for leg in spec.interfaces if spec.admin_state_up else ():
+            known = self._read(self._network_directory(leg.network_id) / "network.json", Network)
+            own = {address.split("/")[0] for address in leg.addresses}
+            for subnet in known.subnets if known else ():
+                if subnet.ipv6_mode and subnet.gateway_ip in own:
+                    found.append((nat.leg_device(leg.port_id), leg.mtu, subnet))
+        return found
 
     def _remove_router(self, router_id: str) -> None:
         self._routers.pop(router_id, None)
+        dhcp.remove(self._router_directory(router_id))
         self._empty(self._router_name(router_id))
-        (self._directory / "routers" / f"{router_id}.json").unlink(missing_ok=True)
+        shutil.rmtree(self._router_directory(router_id), ignore_errors=True)
 
     # -- the whole host ----------------------------------------------------------------------------------------------
 
@@ -296,7 +310,7 @@ class LinuxDataplane:
     def _remove_all(self) -> None:
         for router_id in self._ids("r"):
             self._remove_router(router_id)
-        dhcp.end_all(self._directory / "networks")
+        dhcp.end_all(self._directory)
         for network_id in self._ids("n"):
             self._remove_network(network_id)
         for network_id in self._externals():
