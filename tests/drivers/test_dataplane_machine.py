@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from cumulet.services.network.drivers import FloatingIp, SecurityGroup
 from cumulet.services.network.drivers.linux import namespace
-from tests.drivers.dataplane_cloud import (
+from tests.drivers.dataplane_guest import REFUSED_AFTER, ping, until
+from tests.drivers.dataplane_site import (
     ANY_OUT,
     OPEN,
     PING_IN,
     SSH_IN,
-    Cloud,
+    Site,
     external_network,
     from_host,
     make_network,
@@ -27,7 +28,6 @@ from tests.drivers.dataplane_cloud import (
     new_id,
     real,
 )
-from tests.drivers.dataplane_guest import REFUSED_AFTER, ping, until
 
 IMAGE = Path(os.environ.get("CUMULET_GUEST_IMAGE") or Path(__file__).parents[2] / "guest.qcow2")
 QEMU = "qemu-system-x86_64"
@@ -106,7 +106,7 @@ def lives(client: socket.socket) -> bool:
 
 
 @real
-async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> None:
+async def test_a_machine_lives_by_the_rules(site: Site, tmp_path: Path) -> None:
     """DHCP, metadata, floating IP, and SSH allowed, cut and allowed again."""
     admin = SecurityGroup(new_id(), (*ANY_OUT, SSH_IN, PING_IN))
     less = SecurityGroup(admin.id, (*ANY_OUT, PING_IN))
@@ -115,11 +115,11 @@ async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> Non
         make_network(make_port("10.0.0.5", admin), make_port("10.0.0.6"), groups=(OPEN, admin)),
     )
     router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
-    driver, port, console = cloud.driver, network.ports[0], tmp_path / "console.log"
+    driver, port, console = site.driver, network.ports[0], tmp_path / "console.log"
     for one in (external, network):
         await driver.ensure_network(one)
     await driver.ensure_router(router)
-    neighbour = await cloud.guest(network, 1)
+    neighbour = await site.guest(network, 1)
     Greeting.askers = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Greeting, sock=await driver.metadata_socket(network.id))

@@ -83,12 +83,12 @@ def hosts(network: Network) -> tuple[str, str]:
     leases, names = [], []
     for port in network.ports:
         for fixed in port.fixed_ips:
-            address = ipaddress.ip_address(fixed.ip_address)
-            plain = "host-" + str(address).replace(".", "-").replace(":", "-").strip("-")
+            address = fixed.ip_address
+            plain = "host-" + address.replace(".", "-").replace(":", "-").strip("-")
             name = port.hostname or plain
             names.append(f"{address} {plain}" + (f" {name}" if name != plain else ""))
             if fixed.subnet_id in served and port.admin_state_up:
-                leases.append(f"{port.mac.lower()},{f'[{address}]' if address.version == 6 else address},{name}")
+                leases.append(f"{port.mac.lower()},{f'[{address}]' if ':' in address else address},{name}")
     return "".join(f"{line}\n" for line in leases), "".join(f"{line}\n" for line in names)
 
 

@@ -121,7 +121,7 @@ def _bridge_sets(live: list[Port], secured: list[Port], numbers: dict[tuple[str,
     )
     yield _set("set macs", "ifname . ether_addr", [claim for claim, _ in claims])
     for version in (4, 6):
-        elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if net.version == version]
+        elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if (":" in net) is (version == 6)]
         yield _set(f"set addresses{version}", f"ifname . ether_addr . ipv{version}_addr", elements, "flags interval;")
 
 
@@ -130,14 +130,17 @@ def _set(head: str, kind: str, elements: list[str], flags: str = "") -> str:
     return f"  {head} {{ type {kind}; {flags} {inner} }}"
 
 
-def _claims(port: Port) -> dict[str, list[Net]]:
+def _claims(port: Port) -> dict[str, list[str]]:
     """The MACs a secured port may use, each with its addresses; overlaps are merged, which nft would refuse."""
-    claims: dict[str, list[Net]] = {
-        port.mac.lower(): [ipaddress.ip_network(fixed.ip_address) for fixed in port.fixed_ips]
-    }
+    own = port.mac.lower()
+    claims = {own: [link_local(own), *(fixed.ip_address for fixed in port.fixed_ips)]}
     for address, mac in port.allowed_address_pairs:
-        claims.setdefault((mac or port.mac).lower(), []).append(ipaddress.ip_network(address, strict=False))
-    return {mac: collapse([*nets, link_local(mac)]) for mac, nets in claims.items()}
+        claims.setdefault(other := (mac or own).lower(), [link_local(other)]).append(address)
+    if port.allowed_address_pairs:
+        for mac, addresses in claims.items():
+            nets = collapse(ipaddress.ip_network(address, strict=False) for address in addresses)
+            claims[mac] = [str(net) for net in nets]
+    return claims
 
 
 def collapse(nets: Iterable[Net]) -> list[Net]:
@@ -148,11 +151,10 @@ def collapse(nets: Iterable[Net]) -> list[Net]:
     return [*four, *six]
 
 
-def link_local(mac: str) -> ipaddress.IPv6Network:
+def link_local(mac: str) -> str:
     """The link-local address that a machine makes of its MAC (EUI-64)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    middle = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    return ipaddress.IPv6Network((b"\xfe\x80" + bytes(6) + middle, 128))
+    first, *rest = (int(octet, 16) for octet in mac.split(":"))
+    return "fe80::{:02x}{:02x}:{:02x}ff:fe{:02x}:{:02x}{:02x}".format(first ^ 2, *rest)
 
 
 def _group_chains(network: Network, numbers: dict[tuple[str, ...], int]) -> Iterator[str]:
