@@ -208,6 +208,16 @@ def arp_frame(mac: str, sender_mac: str, sender: str, target: str) -> bytes:
     return b"\xff" * 6 + octets(mac) + b"\x08\x06" + body + bytes(6) + socket.inet_aton(target)
 
 
+def advertisement_frame(mac: str, source: str, target: str, claimed: str) -> bytes:
+    """An IPv6 neighbour advertisement that says that `claimed` is at this MAC."""
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target)
+    body = b"\x88\0\0\0\x20\0\0\0" + socket.inet_pton(socket.AF_INET6, claimed) + b"\x02\x01" + octets(mac)
+    total = checksum(addresses + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", total) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + addresses
+    return octets("33:33:00:00:00:01") + octets(mac) + b"\x86\xdd" + head + body
+
+
 def octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 

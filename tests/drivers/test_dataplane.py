@@ -30,7 +30,7 @@ from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
 from cumulet.services.network.drivers.linux.dhcp import running
 from cumulet.services.network.drivers.linux.filter import tap_name
 from cumulet.services.network.drivers.simulated import SimulatedDataplane
-from tests.drivers.dataplane_guest import arp_frame, dhcp, dns, ip, ping, seen, talks, udp_frame
+from tests.drivers.dataplane_guest import advertisement_frame, arp_frame, dhcp, dns, ip, ping, seen, talks, udp_frame
 from tests.drivers.dataplane_site import (
     ANY_OUT,
     CLOSED,
@@ -269,6 +269,19 @@ async def test_false_addresses_are_dropped(site: Site) -> None:
     ):
         await liar.send_frames(body := arp_frame(mac, sender_mac, sender, "10.0.0.6"))
         assert seen(sniffer, body[14:42]) is arrives, (mac, sender_mac, sender)
+
+
+@real
+async def test_false_ipv6_neighbours_are_dropped(site: Site) -> None:
+    pairs = (("fd00::40/122", ""), ("10.0.0.7", ""))
+    network = make_network(make_port("fd00::5", allowed_address_pairs=pairs), make_port("fd00::6"))
+    await site.driver.ensure_network(network)
+    liar, witness = [await site.guest(network, index, configure=False) for index in range(2)]
+    sniffer, mac = await witness.sniffer(), liar.port.mac
+    for claimed, arrives in (("fd00::5", True), ("fd00::1", False), ("fd00::47", True), ("fd00::80", False)):
+        frame = advertisement_frame(mac, "fd00::5", "ff02::1", claimed)
+        await liar.send_frames(frame)
+        assert seen(sniffer, frame[14:]) is arrives, claimed
 
 
 @real

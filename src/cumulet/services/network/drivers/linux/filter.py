@@ -13,6 +13,7 @@ A port's packets pass here twice: as egress of the sender (prerouting) and as in
 """
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 
 from cumulet.services.network.drivers import DataplaneError, Network, Port, Rule
@@ -123,11 +124,22 @@ def _bridge_sets(live: list[Port], secured: list[Port], numbers: dict[tuple[str,
     for version in (4, 6):
         elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if (":" in net) is (version == 6)]
         yield _set(f"set addresses{version}", f"ifname . ether_addr . ipv{version}_addr", elements, "flags interval;")
+    # A set of raw bytes: nft has no name for the address that a neighbour advertisement speaks of.
+    targets = [f"{claim} . {_hexadecimal(net)}" for claim, nets in claims for net in nets if ":" in net]
+    yield _set("set targets", "iifname . ether saddr . @th,64,128", targets, "flags interval;", "typeof")
 
 
-def _set(head: str, kind: str, elements: list[str], flags: str = "") -> str:
+def _hexadecimal(net: str) -> str:
+    """An IPv6 address or network as a number or a range of them."""
+    address, _, length = net.partition("/")
+    first = socket.inet_pton(socket.AF_INET6, address).hex()
+    last = int(first, 16) | (1 << 128 - int(length or 128)) - 1
+    return f"0x{first}" if int(first, 16) == last else f"0x{first}-0x{last:032x}"
+
+
+def _set(head: str, kind: str, elements: list[str], flags: str = "", by: str = "type") -> str:
     inner = f"elements = {{ {', '.join(elements)} }};" if elements else ""
-    return f"  {head} {{ type {kind}; {flags} {inner} }}"
+    return f"  {head} {{ {by} {kind}; {flags} {inner} }}"
 
 
 def _claims(port: Port) -> dict[str, list[str]]:
@@ -231,6 +243,7 @@ _BRIDGE_CHAINS = f"""\
     ether type ip udp sport 67 udp dport 68 drop
     ether type ip6 udp sport 547 udp dport 546 drop
     ether type ip6 icmpv6 type {{ 134, 137 }} drop
+    ether type ip6 icmpv6 type 136 iifname . ether saddr . @th,64,128 != @targets drop
     ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname map @groups accept
     ether type ip iifname . ether saddr . ip saddr @addresses4 meta mark set iifname map @groups accept
     ether type ip6 ip6 saddr :: icmpv6 type {{ 131, 132, 133, 135, 143 }} meta mark set iifname map @groups accept
