@@ -28,6 +28,8 @@ Spec = TypeVar("Spec", Network, Router)
 THREADS = 16
 """Objects worked on at once."""
 
+UUID_LENGTH = 36
+
 
 class LinuxDataplane:
     """Implements `Dataplane` on this host. `prefix` is this cloud's alone on the host (at most 12 characters).
@@ -116,10 +118,10 @@ class LinuxDataplane:
             raise DataplaneError("a real network needs root (or --network simulated)")
         if not Path("/dev/net/tun").exists():
             raise DataplaneError("a real network needs /dev/net/tun, which this machine lacks (or --network simulated)")
-        bridge.bridge_filter_ready()
+        bridge.load_modules()
         for kind in ("networks", "routers", "external"):
             (self._directory / kind).mkdir(parents=True, exist_ok=True)
-        for name in namespace.names(f"{self._prefix}-"):
+        for name in [*map(self._network_name, self._ids("n")), *map(self._router_name, self._ids("r"))]:
             if namespace.identity(name) is None:
                 namespace.remove(name)
         # What was left of a removal that was cut short, or of the time before the host was started anew.
@@ -199,10 +201,10 @@ class LinuxDataplane:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _empty(self, name: str) -> None:
-        """Remove a namespace and first, at once and not when the kernel finds the time, its devices."""
+        """Remove a namespace and first, at once and not when the kernel finds the time, what leads out of it."""
         if namespace.identity(name) is not None:
             with namespace.inside(name):
-                bridge.remove_devices()
+                bridge.remove_plugs()
         namespace.remove(name)
 
     def _open_tap(self, network_id: str, port_id: str, mac: str) -> int:
@@ -294,7 +296,8 @@ class LinuxDataplane:
 
     def _ids(self, kind: str) -> list[str]:
         start = f"{self._prefix}-{kind}-"
-        return [name.removeprefix(start) for name in namespace.names(start)]
+        found = (name.removeprefix(start) for name in namespace.names(start))
+        return [name for name in found if len(name) == UUID_LENGTH]  # else of a cloud whose prefix begins like ours
 
     def _observe(self) -> Observed:
         taps: set[str] = set()

@@ -70,8 +70,7 @@ def ensure(router: Router, name: str, wanted: list[Leg], external_bridge: str) -
     """Make a router's namespace hold exactly the wanted legs, addresses, routes and rules."""
     with inside(name):
         present = {device for _, device in socket.if_nameindex()}
-        if present == {"lo"}:
-            write_sysctl(SYSCTLS)
+        write_sysctl(SYSCTLS)
         for device in sorted(present):
             if device.startswith(("qr-", "qg-")) and device not in {leg.device for leg in wanted}:
                 remove_device(device)
