@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
-from tests.drivers.dataplane_cloud import Cloud, traces
 from tests.drivers.dataplane_guest import ip
+from tests.drivers.dataplane_site import Site, traces
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,8 @@ async def linux(own_namespace: None, tmp_path: Path, prefix: str) -> AsyncIterat
 
 
 @pytest.fixture
-def cloud(linux: LinuxDataplane, prefix: str) -> Iterator[Cloud]:
+def site(linux: LinuxDataplane, prefix: str) -> Iterator[Site]:
     """The driver with guests to plug into it."""
-    made = Cloud(linux, prefix)
+    made = Site(linux, prefix)
     yield made
     made.close()

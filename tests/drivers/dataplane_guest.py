@@ -4,11 +4,13 @@ A guest is a namespace whose only device is a veth; the other end, on the networ
 tap, so that every rule made for the port applies to it. What is sent here are packets of a real IP stack, or raw ones.
 """
 
+import asyncio
 import os
 import socket
 import struct
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -132,6 +134,14 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
+async def until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+    """Ask again until it is so."""
+    deadline = time.monotonic() + seconds
+    while not await check():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        await asyncio.sleep(0.2)
+
+
 def seen(sniffer: socket.socket, needle: bytes) -> bool:
     """Whether a frame with these bytes arrives before the line falls silent."""
     with suppress(TimeoutError):
@@ -196,6 +206,16 @@ def arp_frame(mac: str, sender_mac: str, sender: str, target: str) -> bytes:
     """A broadcast ARP request; `mac` is the frame's source, `sender_mac` what the ARP body claims."""
     body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + octets(sender_mac) + socket.inet_aton(sender)
     return b"\xff" * 6 + octets(mac) + b"\x08\x06" + body + bytes(6) + socket.inet_aton(target)
+
+
+def advertisement_frame(mac: str, source: str, target: str, claimed: str) -> bytes:
+    """An IPv6 neighbour advertisement that says that `claimed` is at this MAC."""
+    addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target)
+    body = b"\x88\0\0\0\x20\0\0\0" + socket.inet_pton(socket.AF_INET6, claimed) + b"\x02\x01" + octets(mac)
+    total = checksum(addresses + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", total) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + addresses
+    return octets("33:33:00:00:00:01") + octets(mac) + b"\x86\xdd" + head + body
 
 
 def octets(mac: str) -> bytes:

@@ -30,14 +30,15 @@ from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
 from cumulet.services.network.drivers.linux.dhcp import running
 from cumulet.services.network.drivers.linux.filter import tap_name
 from cumulet.services.network.drivers.simulated import SimulatedDataplane
-from tests.drivers.dataplane_cloud import (
+from tests.drivers.dataplane_guest import advertisement_frame, arp_frame, dhcp, dns, ip, ping, seen, talks, udp_frame
+from tests.drivers.dataplane_site import (
     ANY_OUT,
     CLOSED,
     LINUX,
     OPEN,
     PING_IN,
     SSH_IN,
-    Cloud,
+    Site,
     external_network,
     from_host,
     make_network,
@@ -46,7 +47,6 @@ from tests.drivers.dataplane_cloud import (
     new_id,
     real,
 )
-from tests.drivers.dataplane_guest import arp_frame, dhcp, dns, ip, ping, seen, talks, udp_frame
 
 
 @pytest.fixture(params=[pytest.param("linux", marks=LINUX), "simulated"])
@@ -106,13 +106,13 @@ async def test_remove_all_forgets_everything(driver: Dataplane) -> None:
 
 
 @real
-async def test_dhcp_gives_known_ports_their_address_and_routes(cloud: Cloud) -> None:
+async def test_dhcp_gives_known_ports_their_address_and_routes(site: Site) -> None:
     subnet = Subnet("s", "10.0.0.0/24", "10.0.0.1", "10.0.0.2", host_routes=(Route("10.9.0.0/16", "10.0.0.9"),))
     network = replace(
         make_network(make_port("10.0.0.5", hostname="web"), make_port("10.0.0.6", CLOSED)), subnets=(subnet,), mtu=1442
     )
-    await cloud.driver.ensure_network(network)
-    guest = await cloud.guest(network, configure=False)
+    await site.driver.ensure_network(network)
+    guest = await site.guest(network, configure=False)
     lease = await guest.call(lambda: dhcp(guest.port.mac))
     assert socket.inet_ntoa(lease["address"]) == "10.0.0.5"
     assert (lease[3], lease[6], lease[12]) == (socket.inet_aton("10.0.0.1"), socket.inet_aton("10.0.0.2"), b"web")
@@ -120,44 +120,44 @@ async def test_dhcp_gives_known_ports_their_address_and_routes(cloud: Cloud) -> 
     assert lease[121] == (
         bytes([32, 169, 254, 169, 254, 10, 0, 0, 2]) + bytes([16, 10, 9, 10, 0, 0, 9]) + bytes([0, 10, 0, 0, 1])
     )
-    closed = await cloud.guest(network, 1, configure=False)
+    closed = await site.guest(network, 1, configure=False)
     assert socket.inet_ntoa((await closed.call(lambda: dhcp(closed.port.mac)))["address"]) == "10.0.0.6"
 
 
 @real
-async def test_a_new_port_is_served_at_once_and_a_moved_address_too(cloud: Cloud) -> None:
+async def test_a_new_port_is_served_at_once_and_a_moved_address_too(site: Site) -> None:
     network = make_network(make_port("10.0.0.5"))
-    await cloud.driver.ensure_network(network)
-    first = await cloud.guest(network, configure=False)
+    await site.driver.ensure_network(network)
+    first = await site.guest(network, configure=False)
     await first.call(lambda: dhcp(first.port.mac))
     stranger = make_port("10.0.0.5")
-    await cloud.driver.ensure_network(moved := replace(network, ports=(stranger,)))
-    second = await cloud.guest(moved, configure=False)
+    await site.driver.ensure_network(moved := replace(network, ports=(stranger,)))
+    second = await site.guest(moved, configure=False)
     assert socket.inet_ntoa((await second.call(lambda: dhcp(stranger.mac)))["address"]) == "10.0.0.5"
     with pytest.raises(TimeoutError):
         await first.call(lambda: dhcp(first.port.mac))
-    await cloud.driver.ensure_network(grown := replace(network, ports=(stranger, make_port("10.0.0.7"))))
-    third = await cloud.guest(grown, 1, configure=False)
+    await site.driver.ensure_network(grown := replace(network, ports=(stranger, make_port("10.0.0.7"))))
+    third = await site.guest(grown, 1, configure=False)
     assert socket.inet_ntoa((await third.call(lambda: dhcp(third.port.mac)))["address"]) == "10.0.0.7"
 
 
 @real
-async def test_dns_answers_for_the_ports(cloud: Cloud) -> None:
+async def test_dns_answers_for_the_ports(site: Site) -> None:
     network = make_network(make_port("10.0.0.5", hostname="web"))
-    await cloud.driver.ensure_network(network)
-    guest = await cloud.guest(network)
+    await site.driver.ensure_network(network)
+    guest = await site.guest(network)
     for name in ("host-10-0-0-5.openstacklocal", "web.openstacklocal", "web"):
         assert await guest.call(lambda name=name: dns("10.0.0.2", name)) == "10.0.0.5"  # type: ignore[misc]
 
 
 @real
-async def test_group_rules_decide_both_ways(cloud: Cloud) -> None:
+async def test_group_rules_decide_both_ways(site: Site) -> None:
     web = SecurityGroup(new_id(), (SSH_IN, PING_IN))
     network = make_network(
         make_port("10.0.0.5"), make_port("10.0.0.6", web), make_port("10.0.0.7", CLOSED), groups=(OPEN, CLOSED, web)
     )
-    await cloud.driver.ensure_network(network)
-    opened, guarded, closed = [await cloud.guest(network, index) for index in range(3)]
+    await site.driver.ensure_network(network)
+    opened, guarded, closed = [await site.guest(network, index) for index in range(3)]
     await guarded.listen(22)
     await guarded.listen(80)
     await closed.listen(22)
@@ -174,7 +174,7 @@ async def test_group_rules_decide_both_ways(cloud: Cloud) -> None:
 
 
 @real
-async def test_a_remote_restricts_who_may_come(cloud: Cloud) -> None:
+async def test_a_remote_restricts_who_may_come(site: Site) -> None:
     some = SecurityGroup(
         new_id(), (*ANY_OUT, Rule("ingress", "IPv4", remote=("10.0.0.5", "10.0.0.64/26"), remote_given=True))
     )
@@ -187,21 +187,21 @@ async def test_a_remote_restricts_who_may_come(cloud: Cloud) -> None:
         make_port("10.0.0.8", nobody),
     )
     network = make_network(*ports, groups=(OPEN, some, nobody))
-    await cloud.driver.ensure_network(network)
-    guests = [await cloud.guest(network, index) for index in range(5)]
+    await site.driver.ensure_network(network)
+    guests = [await site.guest(network, index) for index in range(5)]
     assert [await guest.pings("10.0.0.7") for guest in guests[:3]] == [True, False, True]
     assert not await guests[0].pings("10.0.0.8")
     assert await guests[4].pings("10.0.0.5"), "replies to what it asked reach even whom nobody may ask"
 
 
 @real
-async def test_a_removed_rule_cuts_its_flow_and_adding_it_again_lets_in(cloud: Cloud) -> None:
+async def test_a_removed_rule_cuts_its_flow_and_adding_it_again_lets_in(site: Site) -> None:
     admin = SecurityGroup(
         new_id(), (*ANY_OUT, SSH_IN, Rule("ingress", "IPv4", "tcp", 80, 80), Rule("ingress", "IPv4", "udp", 53, 53))
     )
     network = make_network(make_port("10.0.0.5"), make_port("10.0.0.6", admin), groups=(OPEN, admin))
-    await cloud.driver.ensure_network(network)
-    client, server = await cloud.guest(network, 0), await cloud.guest(network, 1)
+    await site.driver.ensure_network(network)
+    client, server = await site.guest(network, 0), await site.guest(network, 1)
     pairs = []
     for number in (22, 80):
         listener = await server.listen(number)
@@ -212,7 +212,7 @@ async def test_a_removed_rule_cuts_its_flow_and_adding_it_again_lets_in(cloud: C
         network,
         security_groups=(OPEN, SecurityGroup(admin.id, tuple(rule for rule in admin.rules if rule is not SSH_IN))),
     )
-    await cloud.driver.ensure_network(less)
+    await site.driver.ensure_network(less)
     (ssh_near, ssh_far), (web_near, web_far) = pairs
     assert not talks(ssh_far, ssh_near), "the reply direction is cut"
     assert not talks(ssh_near, ssh_far), (
@@ -221,16 +221,16 @@ async def test_a_removed_rule_cuts_its_flow_and_adding_it_again_lets_in(cloud: C
     assert talks(web_near, web_far)
     assert talks(web_far, web_near), "flows that are still allowed go on"
     assert not await client.reaches("10.0.0.6", 22)
-    await cloud.driver.ensure_network(network)
+    await site.driver.ensure_network(network)
     assert await client.reaches("10.0.0.6", 22)
 
 
 @real
-async def test_a_removed_rule_cuts_udp_and_forgets_it(cloud: Cloud) -> None:
+async def test_a_removed_rule_cuts_udp_and_forgets_it(site: Site) -> None:
     names = SecurityGroup(new_id(), (*ANY_OUT, Rule("ingress", "IPv4", "udp", 53, 53)))
     network = make_network(make_port("10.0.0.5"), make_port("10.0.0.6", names), groups=(OPEN, CLOSED, names))
-    await cloud.driver.ensure_network(network)
-    client, server = await cloud.guest(network, 0), await cloud.guest(network, 1)
+    await site.driver.ensure_network(network)
+    client, server = await site.guest(network, 0), await site.guest(network, 1)
     near, far = await client.listen(53, socket.SOCK_DGRAM), await server.listen(53, socket.SOCK_DGRAM)
     near.connect(("10.0.0.6", 53))
     far.connect(("10.0.0.5", 53))
@@ -238,17 +238,17 @@ async def test_a_removed_rule_cuts_udp_and_forgets_it(cloud: Cloud) -> None:
     assert talks(far, near)
     port = network.ports[1]
     shut = Port(port.id, port.mac, port.fixed_ips, (CLOSED.id,))
-    await cloud.driver.ensure_network(replace(network, ports=(network.ports[0], shut)))
+    await site.driver.ensure_network(replace(network, ports=(network.ports[0], shut)))
     assert not talks(near, far)
     assert talks(far, near), "what the guest opens itself, between the same ports, is a flow of its own"
     assert talks(near, far), "and is answered"
 
 
 @real
-async def test_false_addresses_are_dropped(cloud: Cloud) -> None:
+async def test_false_addresses_are_dropped(site: Site) -> None:
     network = make_network(make_port("10.0.0.5"), make_port("10.0.0.6"))
-    await cloud.driver.ensure_network(network)
-    liar, witness = await cloud.guest(network, 0), await cloud.guest(network, 1)
+    await site.driver.ensure_network(network)
+    liar, witness = await site.guest(network, 0), await site.guest(network, 1)
     own, other, target = liar.port.mac, "fa:16:3e:ba:dd:ad", witness.port.mac
     sniffer = await witness.sniffer()
     cases = {
@@ -272,12 +272,25 @@ async def test_false_addresses_are_dropped(cloud: Cloud) -> None:
 
 
 @real
-async def test_allowed_address_pairs_and_unsecured_ports_may_use_more(cloud: Cloud) -> None:
+async def test_false_ipv6_neighbours_are_dropped(site: Site) -> None:
+    pairs = (("fd00::40/122", ""), ("10.0.0.7", ""))
+    network = make_network(make_port("fd00::5", allowed_address_pairs=pairs), make_port("fd00::6"))
+    await site.driver.ensure_network(network)
+    liar, witness = [await site.guest(network, index, configure=False) for index in range(2)]
+    sniffer, mac = await witness.sniffer(), liar.port.mac
+    for claimed, arrives in (("fd00::5", True), ("fd00::1", False), ("fd00::47", True), ("fd00::80", False)):
+        frame = advertisement_frame(mac, "fd00::5", "ff02::1", claimed)
+        await liar.send_frames(frame)
+        assert seen(sniffer, frame[14:]) is arrives, claimed
+
+
+@real
+async def test_allowed_address_pairs_and_unsecured_ports_may_use_more(site: Site) -> None:
     pair = make_port("10.0.0.5", allowed_address_pairs=(("10.0.0.64/28", "fa:16:3e:00:aa:aa"), ("10.0.0.0/29", "")))
     free = make_port("10.0.0.6", None, port_security=False)
     network = make_network(pair, free, make_port("10.0.0.7"))
-    await cloud.driver.ensure_network(network)
-    paired, unsecured, witness = [await cloud.guest(network, index) for index in range(3)]
+    await site.driver.ensure_network(network)
+    paired, unsecured, witness = [await site.guest(network, index) for index in range(3)]
     sniffer = await witness.sniffer()
     target = witness.port.mac
     for guest, mac, address, arrives in (
@@ -293,22 +306,22 @@ async def test_allowed_address_pairs_and_unsecured_ports_may_use_more(cloud: Clo
 
 
 @real
-async def test_a_port_that_is_down_is_cut_off(cloud: Cloud) -> None:
+async def test_a_port_that_is_down_is_cut_off(site: Site) -> None:
     network = make_network(make_port("10.0.0.5"), make_port("10.0.0.6", admin_state_up=False))
-    await cloud.driver.ensure_network(network)
-    up, down = await cloud.guest(network, 0), await cloud.guest(network, 1)
+    await site.driver.ensure_network(network)
+    up, down = await site.guest(network, 0), await site.guest(network, 1)
     assert not await up.pings("10.0.0.6")
     assert not await down.pings("10.0.0.5")
 
 
 @real
-async def test_equal_networks_are_isolated(cloud: Cloud) -> None:
+async def test_equal_networks_are_isolated(site: Site) -> None:
     ours, theirs = (
         make_network(make_port("10.0.0.5"), make_port("10.0.0.6")),
         make_network(make_port("10.0.0.5"), make_port("10.0.0.7")),
     )
-    await asyncio.gather(cloud.driver.ensure_network(ours), cloud.driver.ensure_network(theirs))
-    guests = [await cloud.guest(network, index) for network in (ours, theirs) for index in range(2)]
+    await asyncio.gather(site.driver.ensure_network(ours), site.driver.ensure_network(theirs))
+    guests = [await site.guest(network, index) for network in (ours, theirs) for index in range(2)]
     assert await guests[0].pings("10.0.0.6")
     assert not await guests[0].pings("10.0.0.7")
     assert await guests[2].pings("10.0.0.7")
@@ -316,15 +329,15 @@ async def test_equal_networks_are_isolated(cloud: Cloud) -> None:
 
 
 @real
-async def test_ipv6_is_filtered_too(cloud: Cloud) -> None:
+async def test_ipv6_is_filtered_too(site: Site) -> None:
     ping6 = SecurityGroup(
         new_id(), (*ANY_OUT, Rule("ingress", "IPv6", "ipv6-icmp", remote=("fd00::5",), remote_given=True))
     )
     ports = (make_port("fd00::5"), make_port("fd00::6", ping6), make_port("fd00::7"))
     subnet = Subnet("s", "fd00::/64", None, "fd00::2", ipv6_mode="slaac")
     network = replace(make_network(*ports, groups=(OPEN, ping6)), subnets=(subnet,))
-    await cloud.driver.ensure_network(network)
-    allowed, guarded, other = [await cloud.guest(network, index, configure=False) for index in range(3)]
+    await site.driver.ensure_network(network)
+    allowed, guarded, other = [await site.guest(network, index, configure=False) for index in range(3)]
     for guest in (allowed, guarded, other):
         ip("-n", guest.name, "addr", "add", f"{guest.address}/64", "dev", "eth0", "nodad")
     assert await allowed.pings("fd00::6")
@@ -333,21 +346,21 @@ async def test_ipv6_is_filtered_too(cloud: Cloud) -> None:
 
 
 @real
-async def test_a_restart_adopts_and_interrupts_nothing(cloud: Cloud, tmp_path: Path) -> None:
+async def test_a_restart_adopts_and_interrupts_nothing(site: Site, tmp_path: Path) -> None:
     external, network = external_network(), make_network(make_port("10.0.0.5"), make_port("10.0.0.6"))
     router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
-    driver = cloud.driver
+    driver = site.driver
     await driver.ensure_network(external)
     await driver.ensure_network(network)
     await driver.ensure_router(router)
-    server = await cloud.guest(network, 0, "10.0.0.1")
+    server = await site.guest(network, 0, "10.0.0.1")
     listener = await server.listen(22)
     client = await namespace.in_thread(lambda: socket.create_connection(("172.24.4.50", 22), timeout=0.6))
     far = server.accept(listener)
     serving = running(tmp_path / "dataplane" / "networks" / network.id)
     await driver.stop()
     (tmp_path / "dataplane" / "networks" / network.id / "pid").unlink()  # as if killed before it was written
-    fresh = LinuxDataplane(tmp_path / "dataplane", cloud.prefix, f"x{cloud.prefix}")
+    fresh = LinuxDataplane(tmp_path / "dataplane", site.prefix, f"x{site.prefix}")
     await fresh.start()
     found = await fresh.observe()
     assert found.networks == {network.id, external.id}
@@ -363,21 +376,21 @@ async def test_a_restart_adopts_and_interrupts_nothing(cloud: Cloud, tmp_path: P
 
 
 @real
-async def test_what_was_destroyed_is_made_again(cloud: Cloud, tmp_path: Path) -> None:
+async def test_what_was_destroyed_is_made_again(site: Site, tmp_path: Path) -> None:
     external, network = external_network(), make_network(make_port("10.0.0.5"))
     router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
     for one in (external, network):
-        await cloud.driver.ensure_network(one)
-    await cloud.driver.ensure_router(router)
+        await site.driver.ensure_network(one)
+    await site.driver.ensure_router(router)
     directory = tmp_path / "dataplane" / "networks" / network.id
     old = running(directory)
     assert old is not None
     os.kill(old, 9)
-    ip("netns", "del", f"{cloud.prefix}-n-{network.id}")
-    (namespace.DIRECTORY / f"{cloud.prefix}-n-{network.id}").touch()  # the making of it was cut short
-    await cloud.driver.ensure_network(network)
-    await cloud.driver.ensure_router(router)
-    guest = await cloud.guest(network, 0, "10.0.0.1")
+    ip("netns", "del", f"{site.prefix}-n-{network.id}")
+    (namespace.DIRECTORY / f"{site.prefix}-n-{network.id}").touch()  # the making of it was cut short
+    await site.driver.ensure_network(network)
+    await site.driver.ensure_router(router)
+    guest = await site.guest(network, 0, "10.0.0.1")
     assert await guest.pings("172.24.4.1")
     assert running(directory) not in (None, old)
 
@@ -386,35 +399,38 @@ async def test_what_was_destroyed_is_made_again(cloud: Cloud, tmp_path: Path) ->
 
 
 @real
-async def test_a_tap_lives_as_long_as_it_is_held(cloud: Cloud) -> None:
+async def test_a_tap_lives_as_long_as_it_is_held(site: Site) -> None:
     network = make_network(port := make_port("10.0.0.5"))
-    await cloud.driver.ensure_network(network)
-    descriptor = await cloud.driver.open_tap(network.id, port.id, port.mac)
-    assert (await cloud.driver.observe()).taps == {port.id}
-    assert "master br0" in ip("-n", f"{cloud.prefix}-n-{network.id}", "link", "show", tap_name(port.id))
+    await site.driver.ensure_network(network)
+    descriptor = await site.driver.open_tap(network.id, port.id, port.mac)
+    assert (await site.driver.observe()).taps == {port.id}
+    assert "master br0" in ip("-n", f"{site.prefix}-n-{network.id}", "link", "show", tap_name(port.id))
     with pytest.raises(DataplaneError, match="held by another process"):
-        await cloud.driver.open_tap(network.id, port.id, port.mac)
+        await site.driver.open_tap(network.id, port.id, port.mac)
+    await site.driver.ensure_network(external := external_network())
+    with pytest.raises(DataplaneError, match="through a router"):
+        await site.driver.open_tap(external.id, port.id, port.mac)
     with pytest.raises(DataplaneError, match="not ensured with it"):
-        await cloud.driver.open_tap(network.id, new_id(), port.mac)
+        await site.driver.open_tap(network.id, new_id(), port.mac)
     os.close(descriptor)
-    assert (await cloud.driver.observe()).taps == set()
-    held = await cloud.driver.open_tap(network.id, port.id, port.mac)
-    await cloud.driver.remove_network(network.id)
+    assert (await site.driver.observe()).taps == set()
+    held = await site.driver.open_tap(network.id, port.id, port.mac)
+    await site.driver.remove_network(network.id)
     os.close(held)
 
 
 @real
-async def test_cancelled_work_goes_on_to_its_end_and_drops_what_nobody_takes(cloud: Cloud) -> None:
+async def test_cancelled_work_goes_on_to_its_end_and_drops_what_nobody_takes(site: Site) -> None:
     network = make_network(port := make_port("10.0.0.5"))
-    await cloud.driver.ensure_network(network)
-    task = asyncio.create_task(cloud.driver.open_tap(network.id, port.id, port.mac))
+    await site.driver.ensure_network(network)
+    task = asyncio.create_task(site.driver.open_tap(network.id, port.id, port.mac))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await cloud.driver.stop()
-    assert (await cloud.driver.observe()).taps == set()
+    await site.driver.stop()
+    assert (await site.driver.observe()).taps == set()
     assert threading.active_count() < 20
 
 
@@ -447,11 +463,11 @@ asyncio.run(main())
 
 
 @real
-async def test_killed_at_any_moment_it_recovers_and_leaves_nothing(cloud: Cloud, tmp_path: Path) -> None:
+async def test_killed_at_any_moment_it_recovers_and_leaves_nothing(site: Site, tmp_path: Path) -> None:
     external, network = external_network(), make_network(make_port("10.0.0.5"), make_port("10.0.0.6"))
     router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
     specs = [json.encode(spec).decode() for spec in (router, external, network)]
-    arguments = [sys.executable, "-c", CRASHING, str(tmp_path / "dataplane"), cloud.prefix, *specs]
+    arguments = [sys.executable, "-c", CRASHING, str(tmp_path / "dataplane"), site.prefix, *specs]
     for milliseconds in range(10, 250, 30):
         child = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE)
         assert child.stdout is not None
@@ -459,15 +475,15 @@ async def test_killed_at_any_moment_it_recovers_and_leaves_nothing(cloud: Cloud,
         await asyncio.sleep(milliseconds / 1000)  # the moment of the crash, not a wait for anything
         child.kill()
         await child.wait()
-        survivor = LinuxDataplane(tmp_path / "dataplane", cloud.prefix, f"x{cloud.prefix}")
+        survivor = LinuxDataplane(tmp_path / "dataplane", site.prefix, f"x{site.prefix}")
         await survivor.start()
         for one in (external, network):
             await survivor.ensure_network(one)
         await survivor.ensure_router(router)
-        guest = await cloud.guest(network, 0, "10.0.0.1", configure=False)
+        guest = await site.guest(network, 0, "10.0.0.1", configure=False)
         assert socket.inet_ntoa((await guest.call(lambda guest=guest: dhcp(guest.port.mac)))["address"]) == "10.0.0.5"  # type: ignore[misc]
         guest.configure("10.0.0.5", "10.0.0.1")
         assert await from_host(lambda: ping("172.24.4.50"))
-        cloud.remove(guest)
+        site.remove(guest)
         if milliseconds % 60 == 10:
             await survivor.remove_all()

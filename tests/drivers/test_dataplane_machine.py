@@ -4,8 +4,7 @@ import asyncio
 import os
 import shutil
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from msgspec.structs import replace
 
 from cumulet.services.network.drivers import FloatingIp, SecurityGroup
 from cumulet.services.network.drivers.linux import namespace
-from tests.drivers.dataplane_cloud import (
+from tests.drivers.dataplane_guest import REFUSED_AFTER, ping, until
+from tests.drivers.dataplane_site import (
     ANY_OUT,
     OPEN,
     PING_IN,
     SSH_IN,
-    Cloud,
+    Site,
     external_network,
     from_host,
     make_network,
@@ -28,7 +28,6 @@ from tests.drivers.dataplane_cloud import (
     new_id,
     real,
 )
-from tests.drivers.dataplane_guest import REFUSED_AFTER, ping
 
 IMAGE = Path(os.environ.get("CUMULET_GUEST_IMAGE") or Path(__file__).parents[2] / "guest.qcow2")
 QEMU = "qemu-system-x86_64"
@@ -59,14 +58,6 @@ async def machine(tap: int, mac: str, console: Path) -> AsyncIterator[None]:
     finally:
         process.kill()
         await process.wait()
-
-
-async def until(what: str, check: Callable[[], Awaitable[bool]], console: Path) -> None:
-    """Ask again until it is so."""
-    deadline = time.monotonic() + BOOT
-    while not await check():
-        assert time.monotonic() < deadline, f"{what}: not within {BOOT:.0f} s, see {console}"
-        await asyncio.sleep(0.3)
 
 
 class Greeting(asyncio.Protocol):
@@ -115,7 +106,7 @@ def lives(client: socket.socket) -> bool:
 
 
 @real
-async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> None:
+async def test_a_machine_lives_by_the_rules(site: Site, tmp_path: Path) -> None:
     """DHCP, metadata, floating IP, and SSH allowed, cut and allowed again."""
     admin = SecurityGroup(new_id(), (*ANY_OUT, SSH_IN, PING_IN))
     less = SecurityGroup(admin.id, (*ANY_OUT, PING_IN))
@@ -124,27 +115,30 @@ async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> Non
         make_network(make_port("10.0.0.5", admin), make_port("10.0.0.6"), groups=(OPEN, admin)),
     )
     router = make_router(network, external, "172.24.4.10", FloatingIp(new_id(), "172.24.4.50", "10.0.0.5"))
-    driver, port, console = cloud.driver, network.ports[0], tmp_path / "console.log"
+    driver, port, console = site.driver, network.ports[0], tmp_path / "console.log"
     for one in (external, network):
         await driver.ensure_network(one)
     await driver.ensure_router(router)
-    neighbour = await cloud.guest(network, 1)
+    neighbour = await site.guest(network, 1)
     Greeting.askers = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Greeting, sock=await driver.metadata_socket(network.id))
     tap = await driver.open_tap(network.id, port.id, port.mac)
     async with server, machine(tap, port.mac, console):
-        await until("DHCP and ping through the floating IP", lambda: from_host(lambda: ping("172.24.4.50")), console)
+        await until("DHCP and ping through the floating IP", lambda: from_host(lambda: ping("172.24.4.50")), BOOT)
         assert (await driver.observe()).taps == {port.id}
         found: list[socket.socket] = []
 
         async def greeted() -> bool:
             client = await namespace.in_thread(lambda: banner("172.24.4.50"))
-            found.extend([client] if client else [])
+            found.extend([neighbour.keep(client)] if client else [])
             return client is not None
 
-        await until("SSH through the floating IP", greeted, console)
-        assert Greeting.askers == {"10.0.0.5"}, "the machine asked for its metadata, under its own address"
+        async def asked() -> bool:
+            return Greeting.askers == {"10.0.0.5"}
+
+        await until("SSH through the floating IP", greeted, BOOT)
+        await until("metadata asked for, under the machine's own address", asked, BOOT)
         assert await neighbour.pings("10.0.0.5")
         assert not await neighbour.reaches("10.0.0.5", 23)
         await greeted()
@@ -155,7 +149,5 @@ async def test_a_machine_lives_by_the_rules(cloud: Cloud, tmp_path: Path) -> Non
         assert await namespace.in_thread(lambda: banner("172.24.4.50")) is None
         assert await from_host(lambda: ping("172.24.4.50")), "what is still allowed goes on"
         await driver.ensure_network(network)
-        await until("SSH after the rule came back", greeted, console)
-        for client in found:
-            client.close()
+        await until("SSH after the rule came back", greeted, BOOT)
     assert (await driver.observe()).taps == set(), "the tap went with the machine"

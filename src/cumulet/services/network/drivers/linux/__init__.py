@@ -13,11 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
-from cumulet.services.network.drivers import DataplaneError, Network, Observed, Router
-from cumulet.services.network.drivers.linux import bridge, dhcp, external, metadata, namespace, router
+from cumulet.services.network.drivers import DataplaneError, Network, Observed, Router, Subnet
+from cumulet.services.network.drivers.linux import bridge, dhcp, external, metadata, namespace, nat, router
 from cumulet.services.network.drivers.linux.command import PACKAGES, forget_flows, nft
 from cumulet.services.network.drivers.linux.filter import FORGETTABLE, narrowed, ruleset
 
@@ -26,6 +27,8 @@ Spec = TypeVar("Spec", Network, Router)
 
 THREADS = 16
 """Objects worked on at once."""
+
+UUID_LENGTH = 36
 
 
 class LinuxDataplane:
@@ -45,7 +48,7 @@ class LinuxDataplane:
         self._masquerade = masquerade
         self._networks: dict[str, tuple[Network, int]] = {}
         self._routers: dict[str, tuple[Router, tuple[int | None, ...]]] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._threads = asyncio.Semaphore(THREADS)
         self._work: set[asyncio.Task[object]] = set()
 
@@ -67,14 +70,12 @@ class LinuxDataplane:
     async def remove_network(self, network_id: str) -> None:
         await self._exclusive("external", partial(self._remove_external, network_id))
         await self._exclusive(network_id, partial(self._remove_network, network_id))
-        self._locks.pop(network_id, None)
 
     async def ensure_router(self, router: Router) -> None:
         await self._exclusive(router.id, partial(self._ensure_router, router))
 
     async def remove_router(self, router_id: str) -> None:
         await self._exclusive(router_id, partial(self._remove_router, router_id))
-        self._locks.pop(router_id, None)
 
     async def open_tap(self, network_id: str, port_id: str, mac: str) -> int:
         return await self._exclusive(network_id, partial(self._open_tap, network_id, port_id, mac), os.close)
@@ -96,7 +97,8 @@ class LinuxDataplane:
         to its end, still holding the lock, and `discard` is given its result."""
 
         async def locked() -> T:
-            async with self._locks.setdefault(key, asyncio.Lock()), self._threads:
+            lock = self._locks.setdefault(key, asyncio.Lock())
+            async with lock, self._threads:
                 return await namespace.in_thread(work)
 
         task = asyncio.create_task(locked())
@@ -116,15 +118,19 @@ class LinuxDataplane:
             raise DataplaneError("a real network needs root (or --network simulated)")
         if not Path("/dev/net/tun").exists():
             raise DataplaneError("a real network needs /dev/net/tun, which this machine lacks (or --network simulated)")
-        bridge.bridge_filter_ready()
+        bridge.load_modules()
         for kind in ("networks", "routers", "external"):
             (self._directory / kind).mkdir(parents=True, exist_ok=True)
-        for name in namespace.names(f"{self._prefix}-"):
+        for name in [*map(self._network_name, self._ids("n")), *map(self._router_name, self._ids("r"))]:
             if namespace.identity(name) is None:
                 namespace.remove(name)
-        for directory in dhcp.adopt(self._directory / "networks"):
-            if namespace.identity(self._network_name(directory.name)) is None:
+        # What was left of a removal that was cut short, or of the time before the host was started anew.
+        dhcp.adopt(self._directory)
+        for directory in [*(self._directory / "networks").iterdir(), *(self._directory / "routers").iterdir()]:
+            named = self._network_name if directory.parent.name == "networks" else self._router_name
+            if namespace.identity(named(directory.name)) is None:
                 dhcp.end_all(directory)
+                shutil.rmtree(directory)
 
     # -- names and records -------------------------------------------------------------------------------------------
 
@@ -137,8 +143,13 @@ class LinuxDataplane:
     def _network_directory(self, network_id: str) -> Path:
         return self._directory / "networks" / network_id
 
+    def _router_directory(self, router_id: str) -> Path:
+        return self._directory / "routers" / router_id
+
     def _live_network(self, network_id: str) -> str:
         name = self._network_name(network_id)
+        if (self._directory / "external" / f"{network_id}.json").exists():
+            raise DataplaneError(f"network {network_id} is external: it is reached through a router, not joined")
         if namespace.identity(name) is None:
             raise DataplaneError(f"network {network_id} is not on this host: it was not ensured")
         return name
@@ -190,10 +201,10 @@ class LinuxDataplane:
         shutil.rmtree(directory, ignore_errors=True)
 
     def _empty(self, name: str) -> None:
-        """Remove a namespace and first, at once and not when the kernel finds the time, its devices."""
+        """Remove a namespace and first, at once and not when the kernel finds the time, what leads out of it."""
         if namespace.identity(name) is not None:
             with namespace.inside(name):
-                bridge.remove_devices()
+                bridge.remove_plugs()
         namespace.remove(name)
 
     def _open_tap(self, network_id: str, port_id: str, mac: str) -> int:
@@ -251,28 +262,42 @@ class LinuxDataplane:
         if known == spec and None not in footing and footing == self._footing(spec):
             return
         self._routers.pop(spec.id, None)
-        record = self._directory / "routers" / f"{spec.id}.json"
-        before = known or self._read(record, Router)
+        directory = self._router_directory(spec.id)
+        before = known or self._read(directory / "router.json", Router)
         names = {leg.network_id: self._live_network(leg.network_id) for leg in spec.interfaces}
         name = self._router_name(spec.id)
         namespace.ensure(name)
         router.ensure(spec, name, router.legs(spec, self._prefix, names), self._bridge)
-        if before is not None:
-            with namespace.inside(name):
+        with namespace.inside(name):
+            if before is not None:
                 router.forget_lost(before, spec)
-        self._write(record, spec)
+            dhcp.ensure_advertisements(self._announced(spec), directory, first=known is None)
+        self._write(directory / "router.json", spec)
         self._routers[spec.id] = (spec, self._footing(spec))
+
+    def _announced(self, spec: Router) -> list[tuple[str, int, Subnet]]:
+        """The legs by which a router is the gateway of an IPv6 subnet whose guests learn so by advertisement."""
+        found = []
+        for leg in spec.interfaces if spec.admin_state_up else ():
+            known = self._read(self._network_directory(leg.network_id) / "network.json", Network)
+            own = {address.split("/")[0] for address in leg.addresses}
+            for subnet in known.subnets if known else ():
+                if subnet.ipv6_mode and subnet.gateway_ip in own:
+                    found.append((nat.leg_device(leg.port_id), leg.mtu, subnet))
+        return found
 
     def _remove_router(self, router_id: str) -> None:
         self._routers.pop(router_id, None)
+        dhcp.remove(self._router_directory(router_id))
         self._empty(self._router_name(router_id))
-        (self._directory / "routers" / f"{router_id}.json").unlink(missing_ok=True)
+        shutil.rmtree(self._router_directory(router_id), ignore_errors=True)
 
     # -- the whole host ----------------------------------------------------------------------------------------------
 
     def _ids(self, kind: str) -> list[str]:
         start = f"{self._prefix}-{kind}-"
-        return [name.removeprefix(start) for name in namespace.names(start)]
+        found = (name.removeprefix(start) for name in namespace.names(start))
+        return [name for name in found if len(name) == UUID_LENGTH]  # else of a cloud whose prefix begins like ours
 
     def _observe(self) -> Observed:
         taps: set[str] = set()
@@ -288,7 +313,7 @@ class LinuxDataplane:
     def _remove_all(self) -> None:
         for router_id in self._ids("r"):
             self._remove_router(router_id)
-        dhcp.end_all(self._directory / "networks")
+        dhcp.end_all(self._directory)
         for network_id in self._ids("n"):
             self._remove_network(network_id)
         for network_id in self._externals():

@@ -19,6 +19,8 @@ from cumulet.services.network.drivers.linux.namespace import write_sysctl
 BRIDGE = "br0"
 BRIDGE_KIND = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
 METADATA_ADDRESS = "169.254.169.254"
+PLUGS = (TAP_PREFIX, "leg", "qr-", "qg-")
+"""How the names of devices begin that lead out of a namespace: taps, legs of routers at either end, ways out."""
 
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
@@ -75,8 +77,8 @@ def ensure_bridge(network: Network) -> None:
     if BRIDGE not in names:
         write_sysctl(SYSCTLS)
         ip_batch(["link set lo up", f"link add {BRIDGE} address {bridge_mac(network.id)} {BRIDGE_KIND}"])
-        write_sysctl({f"ipv6/conf/{BRIDGE}/disable_ipv6": "0", f"ipv6/conf/{BRIDGE}/accept_ra": "0",
-                      f"ipv6/conf/{BRIDGE}/accept_dad": "0"})  # fmt: skip
+    own = {"disable_ipv6": "0", "accept_ra": "0", "accept_dad": "0"}
+    write_sysctl({f"ipv6/conf/{BRIDGE}/{name}": value for name, value in own.items()})
     # br0 may have no port yet: a bridge's MTU follows its ports unless it is set by hand, so all are set.
     commands = [f"link set {BRIDGE} mtu {network.mtu} up"]
     commands += [f"link set {name} mtu {network.mtu}" for name in sorted(names) if name.startswith(TAP_PREFIX)]
@@ -122,23 +124,23 @@ def taps() -> list[str]:
     return [link["ifalias"] for link in links if link.get("ifname", "").startswith(TAP_PREFIX) and link.get("ifalias")]
 
 
-def remove_devices() -> None:
-    """Remove what is plugged into the thread's namespace, at once: machines that still hold a tap would keep the
-    namespace alive, unseen, and its legs with it. The bridge itself goes with the namespace."""
+def remove_plugs() -> None:
+    """Remove what we plugged into the thread's namespace, at once: machines that still hold a tap would keep the
+    namespace alive, unseen, and its legs with it. All else goes with the namespace."""
     for _, name in socket.if_nameindex():
-        if name != BRIDGE:
+        if name.startswith(PLUGS):
             remove_device(name)
 
 
 def remove_device(name: str) -> None:
-    """Remove a device of the thread's namespace unless it is gone, or is one the kernel made itself."""
-    kind = device_kind(name)
-    if kind not in (None, "", "loopback"):
-        try:
-            run(("ip", "link", "del", name))
-        except DataplaneError:
-            if has_device(name):  # else the other end of the pair took it along
-                raise
+    """Remove a device of the thread's namespace unless it is gone."""
+    if not has_device(name):
+        return
+    try:
+        run(("ip", "link", "del", name))
+    except DataplaneError:
+        if has_device(name):  # else the other end of the pair took it along
+            raise
 
 
 def has_device(name: str) -> bool:
@@ -146,28 +148,26 @@ def has_device(name: str) -> bool:
     return any(name == other for _, other in socket.if_nameindex())
 
 
-def device_kind(name: str) -> str | None:
-    """The kind of a device ("bridge", "veth", "tun", "" for others); None if there is none."""
-    if not has_device(name):
-        return None
-    links = json.loads(run(("ip", "-j", "-d", "link", "show", "dev", name)) or "[]")
-    return str(links[0].get("linkinfo", {}).get("info_kind", "")) if links else None
+def load_modules() -> None:
+    """Have the kernel track connections, and show bridged packets to inet tables where a namespace asks for it.
 
-
-def bridge_filter_ready() -> None:
-    """Have bridged packets shown to nftables' inet tables (br_netfilter) where a namespace asks for it.
-
-    The module's default is to do so in every namespace. Where it was not loaded before, the program's own namespace is
+    br_netfilter does so in every namespace by default. Where it was not loaded before, the program's own namespace is
     set back at once: the host's other bridges must not notice.
     """
-    setting = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-    if setting.exists():
-        return
+    _load("nf_conntrack", "netfilter/nf_conntrack_max")
+    if _load("br_netfilter", "bridge/bridge-nf-call-iptables"):
+        write_sysctl({f"bridge/bridge-nf-call-{kind}": "0" for kind in ("iptables", "ip6tables", "arptables")})
+
+
+def _load(module: str, setting: str) -> bool:
+    """Load a kernel module unless its setting (below /proc/sys/net) is there; whether it had to be."""
+    path = Path("/proc/sys/net", setting)
+    if path.exists():
+        return False
     try:
-        run(("modprobe", "br_netfilter"))
+        run(("modprobe", module))
     except DataplaneError as error:
-        raise DataplaneError(f"security groups need the kernel module br_netfilter: {error}") from error
-    own = {f"bridge/bridge-nf-call-{kind}": "0" for kind in ("iptables", "ip6tables", "arptables")}
-    write_sysctl(own)
-    if not setting.exists():
-        raise DataplaneError("security groups need the kernel module br_netfilter, which was loaded to no effect")
+        raise DataplaneError(f"security groups need the kernel module {module}: {error}") from error
+    if not path.exists():
+        raise DataplaneError(f"security groups need the kernel module {module}, which was loaded to no effect")
+    return True

@@ -1,6 +1,6 @@
-"""DHCP, router advertisements and DNS of one network: a dnsmasq of its own, which outlives the program.
+"""DHCP, DNS and router advertisements: a dnsmasq per network and per IPv6 router, which outlives the program.
 
-Files, in a directory per network: `dnsmasq.conf` (a change restarts it), `hosts` and `names` (read anew on SIGHUP),
+Files, in a directory each: `dnsmasq.conf` (a change restarts it), `hosts` and `names` (read anew on SIGHUP),
 `leases`, `pid`. A process is ours if its command line names our `dnsmasq.conf`; nothing else is ever signalled.
 """
 
@@ -50,13 +50,10 @@ def configuration(network: Network, directory: Path) -> str:
 def _subnet_lines(subnet: Subnet, tag: str, mtu: int) -> Iterator[str]:
     net = ipaddress.ip_network(subnet.cidr, strict=False)
     if isinstance(net, ipaddress.IPv6Network):
-        mode = {"slaac": "ra-only", "dhcpv6-stateless": "ra-stateless"}.get(subnet.ipv6_mode or "", "static")
         yield "enable-ra"
         # Lifetime 0: br0 announces the prefix but is nobody's way out.
         yield f"ra-param={BRIDGE},mtu:{mtu},{ADVERTISE},0"
-        yield f"dhcp-range=set:{tag},{net.network_address},{mode},{net.prefixlen}" + (
-            f",{LEASE}" if mode == "static" else ""
-        )
+        yield _range6(subnet, tag)
         servers = [f"[{server}]" for server in subnet.dns_nameservers if ":" in server] or [f"[{subnet.dhcp_address}]"]
         yield f"dhcp-option=tag:{tag},option6:dns-server,{','.join(servers)}"
         return
@@ -72,32 +69,58 @@ def _subnet_lines(subnet: Subnet, tag: str, mtu: int) -> Iterator[str]:
     yield f"dhcp-option=tag:{tag},option:dns-server,{','.join(four)}"
 
 
+def _range6(subnet: Subnet, tag: str) -> str:
+    """What is announced of an IPv6 subnet: addresses of the guests' own making, or only by DHCPv6."""
+    net = ipaddress.ip_network(subnet.cidr, strict=False)
+    mode = {"slaac": "ra-only", "dhcpv6-stateless": "ra-stateless"}.get(subnet.ipv6_mode or "", "static")
+    lease = f",{LEASE}" if mode == "static" else ""
+    return f"dhcp-range=set:{tag},{net.network_address},{mode},{net.prefixlen}{lease}"
+
+
 def hosts(network: Network) -> tuple[str, str]:
     """The `hosts` file (MAC, address, name: who is answered) and the `names` file (what DNS answers)."""
     served = {subnet.id for subnet in network.subnets if subnet.dhcp_address}
     leases, names = [], []
     for port in network.ports:
         for fixed in port.fixed_ips:
-            address = ipaddress.ip_address(fixed.ip_address)
-            plain = "host-" + str(address).replace(".", "-").replace(":", "-").strip("-")
+            address = fixed.ip_address
+            plain = "host-" + address.replace(".", "-").replace(":", "-").strip("-")
             name = port.hostname or plain
             names.append(f"{address} {plain}" + (f" {name}" if name != plain else ""))
             if fixed.subnet_id in served and port.admin_state_up:
-                leases.append(f"{port.mac.lower()},{f'[{address}]' if address.version == 6 else address},{name}")
+                leases.append(f"{port.mac.lower()},{f'[{address}]' if ':' in address else address},{name}")
     return "".join(f"{line}\n" for line in leases), "".join(f"{line}\n" for line in names)
 
 
 def ensure(network: Network, directory: Path, *, first: bool) -> None:
-    """Have dnsmasq serve the network as it is now, in the thread's namespace.
-
-    `first` says that nothing is known of what the process has read: it is told to read its files again.
-    """
+    """Have dnsmasq serve the network as it is now, in the thread's namespace; `first` as in `serve`."""
     wanted = configuration(network, directory)
+    leases, names = hosts(network) if wanted else ("", "")
+    serve(directory, wanted, leases, names, first=first)
+
+
+def ensure_advertisements(legs: list[tuple[str, int, Subnet]], directory: Path, *, first: bool) -> None:
+    """Have a router announce itself, in the thread's namespace, by its legs (device, MTU, subnet) as the way out."""
+    lines = []
+    for number, (device, mtu, subnet) in enumerate(legs):
+        lines += [f"interface={device}", f"ra-param={device},mtu:{mtu},{ADVERTISE},{30 * ADVERTISE}"]
+        lines.append(_range6(subnet, f"leg{number}"))
+    if lines:
+        common = ["port=0", "enable-ra", "except-interface=lo", "bind-interfaces", "user=root", "group=root"]
+        lines = [*common, "dhcp-ignore=tag:!known", "log-facility=/dev/null", f"pid-file={directory}/pid", *lines]
+        lines.append(f"dhcp-leasefile={directory}/leases")
+    serve(directory, "".join(f"{line}\n" for line in lines), "", "", first=first)
+
+
+def serve(directory: Path, wanted: str, leases: str, names: str, *, first: bool) -> None:
+    """Have one dnsmasq run, in the thread's namespace, with these files; none without a configuration.
+
+    `first` says that nothing is known of what a process has read: it is told to read its files again.
+    """
     if not wanted:
         remove(directory)
         return
     directory.mkdir(parents=True, exist_ok=True)
-    leases, names = hosts(network)
     process = running(directory)
     path = directory / "dnsmasq.conf"
     if process is not None and (_read(path) != wanted or _stale_leases(directory, leases)):
@@ -106,6 +129,8 @@ def ensure(network: Network, directory: Path, *, first: bool) -> None:
         process = None
     changed = [_write(directory / "hosts", leases), _write(directory / "names", names), _write(path, wanted)]
     if process is None:
+        if first:
+            end_all(directory)  # one that was being started when the program was killed
         _prune(directory, leases)
         run((*PRIVILEGES, "dnsmasq", f"--conf-file={path}"))
     elif first or any(changed):
@@ -138,7 +163,7 @@ def adopt(root: Path) -> dict[Path, list[int]]:
             continue
         for word in _command_line(int(entry)):
             path = Path(word.removeprefix("--conf-file="))
-            if word.startswith("--conf-file=") and root in path.parents:
+            if word.startswith("--conf-file=") and (root == path.parent or root in path.parents):
                 found.setdefault(path.parent, []).append(int(entry))
     for directory, processes in found.items():
         if directory.is_dir() and running(directory) is None:

@@ -13,6 +13,7 @@ A port's packets pass here twice: as egress of the sender (prerouting) and as in
 """
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator
 
 from cumulet.services.network.drivers import DataplaneError, Network, Port, Rule
@@ -121,23 +122,37 @@ def _bridge_sets(live: list[Port], secured: list[Port], numbers: dict[tuple[str,
     )
     yield _set("set macs", "ifname . ether_addr", [claim for claim, _ in claims])
     for version in (4, 6):
-        elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if net.version == version]
+        elements = [f"{claim} . {net}" for claim, nets in claims for net in nets if (":" in net) is (version == 6)]
         yield _set(f"set addresses{version}", f"ifname . ether_addr . ipv{version}_addr", elements, "flags interval;")
+    # A set of raw bytes: nft has no name for the address that a neighbour advertisement speaks of.
+    targets = [f"{claim} . {_hexadecimal(net)}" for claim, nets in claims for net in nets if ":" in net]
+    yield _set("set targets", "iifname . ether saddr . @th,64,128", targets, "flags interval;", "typeof")
 
 
-def _set(head: str, kind: str, elements: list[str], flags: str = "") -> str:
+def _hexadecimal(net: str) -> str:
+    """An IPv6 address or network as a number or a range of them."""
+    address, _, length = net.partition("/")
+    first = socket.inet_pton(socket.AF_INET6, address).hex()
+    last = int(first, 16) | (1 << 128 - int(length or 128)) - 1
+    return f"0x{first}" if int(first, 16) == last else f"0x{first}-0x{last:032x}"
+
+
+def _set(head: str, kind: str, elements: list[str], flags: str = "", by: str = "type") -> str:
     inner = f"elements = {{ {', '.join(elements)} }};" if elements else ""
-    return f"  {head} {{ type {kind}; {flags} {inner} }}"
+    return f"  {head} {{ {by} {kind}; {flags} {inner} }}"
 
 
-def _claims(port: Port) -> dict[str, list[Net]]:
+def _claims(port: Port) -> dict[str, list[str]]:
     """The MACs a secured port may use, each with its addresses; overlaps are merged, which nft would refuse."""
-    claims: dict[str, list[Net]] = {
-        port.mac.lower(): [ipaddress.ip_network(fixed.ip_address) for fixed in port.fixed_ips]
-    }
+    own = port.mac.lower()
+    claims = {own: [link_local(own), *(fixed.ip_address for fixed in port.fixed_ips)]}
     for address, mac in port.allowed_address_pairs:
-        claims.setdefault((mac or port.mac).lower(), []).append(ipaddress.ip_network(address, strict=False))
-    return {mac: collapse([*nets, link_local(mac)]) for mac, nets in claims.items()}
+        claims.setdefault(other := (mac or own).lower(), [link_local(other)]).append(address)
+    if port.allowed_address_pairs:
+        for mac, addresses in claims.items():
+            nets = collapse(ipaddress.ip_network(address, strict=False) for address in addresses)
+            claims[mac] = [str(net) for net in nets]
+    return claims
 
 
 def collapse(nets: Iterable[Net]) -> list[Net]:
@@ -148,11 +163,10 @@ def collapse(nets: Iterable[Net]) -> list[Net]:
     return [*four, *six]
 
 
-def link_local(mac: str) -> ipaddress.IPv6Network:
+def link_local(mac: str) -> str:
     """The link-local address that a machine makes of its MAC (EUI-64)."""
-    octets = bytes.fromhex(mac.replace(":", ""))
-    middle = bytes([octets[0] ^ 2]) + octets[1:3] + b"\xff\xfe" + octets[3:]
-    return ipaddress.IPv6Network((b"\xfe\x80" + bytes(6) + middle, 128))
+    first, *rest = (int(octet, 16) for octet in mac.split(":"))
+    return "fe80::{:02x}{:02x}:{:02x}ff:fe{:02x}:{:02x}{:02x}".format(first ^ 2, *rest)
 
 
 def _group_chains(network: Network, numbers: dict[tuple[str, ...], int]) -> Iterator[str]:
@@ -229,6 +243,7 @@ _BRIDGE_CHAINS = f"""\
     ether type ip udp sport 67 udp dport 68 drop
     ether type ip6 udp sport 547 udp dport 546 drop
     ether type ip6 icmpv6 type {{ 134, 137 }} drop
+    ether type ip6 icmpv6 type 136 iifname . ether saddr . @th,64,128 != @targets drop
     ether type ip ip saddr 0.0.0.0 udp sport 68 udp dport 67 meta mark set iifname map @groups accept
     ether type ip iifname . ether saddr . ip saddr @addresses4 meta mark set iifname map @groups accept
     ether type ip6 ip6 saddr :: icmpv6 type {{ 131, 132, 133, 135, 143 }} meta mark set iifname map @groups accept

@@ -70,17 +70,17 @@ def ensure(router: Router, name: str, wanted: list[Leg], external_bridge: str) -
     """Make a router's namespace hold exactly the wanted legs, addresses, routes and rules."""
     with inside(name):
         present = {device for _, device in socket.if_nameindex()}
-        if present == {"lo"}:
-            write_sysctl(SYSCTLS)
+        write_sysctl(SYSCTLS)
         for device in sorted(present):
             if device.startswith(("qr-", "qg-")) and device not in {leg.device for leg in wanted}:
                 remove_device(device)
         # Rules first: no packet leaves untranslated by a leg that is new.
         nft(nat.ruleset(router))
-    made = [leg for leg in wanted if _plug(leg, name, leg.device in present, external_bridge)]
+    for leg in wanted:
+        _plug(leg, name, leg.device in present, external_bridge)
     with inside(name):
         # A floating IP that has moved is believed at once.
-        write_sysctl({f"ipv4/neigh/{leg.device}/locktime": "0" for leg in made})
+        write_sysctl({f"ipv4/neigh/{leg.device}/locktime": "0" for leg in wanted})
         fresh = _address(wanted)
         ip_batch(route_changes(_routes(router)))
         _metadata_routes(wanted)
@@ -97,8 +97,8 @@ def _outside(leg: Leg) -> AbstractContextManager[None]:
     return nullcontext() if leg.network is None else inside(leg.network)
 
 
-def _plug(leg: Leg, name: str, present: bool, external_bridge: str) -> bool:
-    """Make the pair of devices of a leg unless it is whole, and plug it into the bridge; whether it was made."""
+def _plug(leg: Leg, name: str, present: bool, external_bridge: str) -> None:
+    """Make the pair of devices of a leg unless it is whole, and plug it into the bridge."""
     master = external_bridge if leg.network is None else BRIDGE
     with _outside(leg):
         if not has_device(master):
@@ -114,10 +114,9 @@ def _plug(leg: Leg, name: str, present: bool, external_bridge: str) -> bool:
         if not whole:
             ends = f"{leg.peer} mtu {leg.spec.mtu} type veth peer name {leg.device} address {leg.spec.mac} netns {name}"
             ip_batch([f"link add {ends}"])
-            # The outer end is a plug, not a host of its own.
-            write_sysctl({f"ipv6/conf/{leg.peer}/disable_ipv6": "1"})
+        # The outer end is a plug, not a host of its own.
+        write_sysctl({f"ipv6/conf/{leg.peer}/disable_ipv6": "1"})
         ip_batch([f"link set {leg.peer} mtu {leg.spec.mtu} master {master} up"])
-    return not whole
 
 
 def _address(wanted: list[Leg]) -> list[tuple[Leg, list[str]]]:

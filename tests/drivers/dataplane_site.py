@@ -52,7 +52,7 @@ OPEN = SecurityGroup(
 CLOSED = SecurityGroup("00000000-0000-4000-8000-000000000002", ANY_OUT)
 
 
-class Cloud:
+class Site:
     """Makes specs and guests of one driver."""
 
     def __init__(self, driver: LinuxDataplane, prefix: str) -> None:
@@ -78,7 +78,7 @@ class Cloud:
 
 
 def traces(prefix: str, directory: Path) -> tuple[set[str], set[str], set[str]]:
-    """What a cloud could leave behind: devices, namespaces, processes."""
+    """What a site could leave behind: devices, namespaces, processes."""
     processes = {line for entry in Path("/proc").iterdir() if entry.name.isdigit() for line in [command_line(entry)]}
     devices = {name for _, name in socket.if_nameindex()}
     return devices, set(namespace.names(prefix)), {line for line in processes if f"{directory}/" in line}
