@@ -18,6 +18,8 @@ PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "
 
 Filter = Callable[[list[str]], ColumnElement[bool]]
 """A filter of a resource's own: from the values given to a condition."""
+MAX_LIMIT = 2**31 - 1
+"""More than any list holds, and still a number to every database."""
 TRUE = frozenset({"true", "1", "t", "yes", "y", "on"})
 FALSE = frozenset({"false", "0", "f", "no", "n", "off"})
 
@@ -125,9 +127,12 @@ def _value(name: str, text: str, annotation: Any) -> Any:
         raise Invalid(f"Invalid input for {name}: '{text}' is not a boolean; true or false would be.")
     if bare in (int, float):
         try:
-            return msgspec.convert(text, bare, strict=False)
+            number = msgspec.convert(text, bare, strict=False)
         except msgspec.ValidationError:
             raise Invalid(f"Invalid input for {name}: '{text}' is not a number.") from None
+        if not abs(number) < 2**63:
+            raise Invalid(f"Invalid input for {name}: '{text}' is no number that anything here has.")
+        return number
     return text
 
 
@@ -143,7 +148,7 @@ def _limit(query: Query, dialect: Dialect) -> int | None:
         raise Invalid(f"limit must be zero or more, not {limit}")
     if limit == 0:
         return dialect.limit if dialect.max_limit is None else 0
-    return limit if dialect.max_limit is None else min(limit, dialect.max_limit)
+    return min(limit, dialect.max_limit or MAX_LIMIT)
 
 
 def _order(cls: ResourceMeta, query: Query, listing: Listing, reverse: bool) -> list[tuple[Any, bool]]:

@@ -17,9 +17,9 @@ CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORDS = {"admin": "admin-secret", "demo": "demo-secret"}
 
 
-def wanted(network_url: str = "http://network.test") -> Bootstrap:
+def wanted(network_url: str = "http://network.test", identity_url: str = "http://identity.test/v3") -> Bootstrap:
     entries = [CatalogEntry("network", "neutron", "public", network_url)]
-    entries += [CatalogEntry("identity", "keystone", i, "http://identity.test/v3") for i in ("public", "admin")]
+    entries += [CatalogEntry("identity", "keystone", i, identity_url) for i in ("public", "admin")]
     entries.append(CatalogEntry("object-store", "swift", "public", "http://objects.test/v1/AUTH_$(project_id)s"))
     return Bootstrap("RegionOne", PASSWORDS["admin"], PASSWORDS["demo"], entries)
 

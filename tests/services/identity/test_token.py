@@ -297,6 +297,15 @@ def test_keys_go_when_no_token_can_need_them(tmp_path: Path) -> None:
         keys.open(first)
 
 
+def test_a_key_that_was_half_written_is_cleared_away(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys", lifetime=100)
+    keys.load()
+    (tmp_path / "keys" / ".2.4711").write_bytes(b"half a k")
+    sealed = keys.seal(CLAIMS)
+    keys.load()
+    assert [f.name for f in (tmp_path / "keys").iterdir()] == ["1"] and keys.open(sealed) == CLAIMS
+
+
 def test_a_token_of_another_cloud_is_refused(tmp_path: Path) -> None:
     ours, theirs = Keys(tmp_path / "ours", 100), Keys(tmp_path / "theirs", 100)
     ours.load()

@@ -11,7 +11,7 @@ from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound
-from cumulet.core.types import Id, new_hex_id
+from cumulet.core.types import Id, Str64, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY
@@ -25,7 +25,7 @@ class Credential(Resource, table="identity_credential", path="/v3/credentials", 
     type: Label = edit("What it is for, such as `ec2`.", use=FILTER)
     blob: str = edit("The secret itself, often JSON.")
     user_id: Id = edit("Whose it is.", AUTO, FILTER, index=True)
-    project_id: Id | None = edit("The project that it is for.", None)
+    project_id: Str64 | None = edit("The project that it is for.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 

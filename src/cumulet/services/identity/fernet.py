@@ -68,6 +68,8 @@ class Keys:
         """Read the keys, and make the first."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
+        for left_over in self.directory.glob(".*"):  # of a start that was killed while it wrote a key
+            left_over.unlink()
         if not self._numbers():
             self._make(1)
         self._fernet = MultiFernet([Fernet(self._path(n).read_bytes()) for n in reversed(self._numbers())])

@@ -12,7 +12,7 @@ from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read, sent_always
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound, Unauthorized
-from cumulet.core.types import Id, MicroTime, new_hex_id
+from cumulet.core.types import Id, MicroTime, Str64, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
 from cumulet.services.identity.cascade import forget_user
 from cumulet.services.identity.fields import DomainId, Label, Password
@@ -28,7 +28,7 @@ class User(Resource, table="identity_user", path="/v3/users", extra="extra"):
     name: Label = edit("The name, unique in the domain.", use=FIND)
     domain_id: DomainId = edit("The domain of the user.", AUTO, FILTER, index=True)
     enabled: bool = edit("Whether the user can have tokens.", True, FILTER)
-    default_project_id: Id | None = edit("The project of a token that asks for no scope.", None)
+    default_project_id: Str64 | None = edit("The project of a token that asks for no scope.", None)
     password: Password | None = sent_always("The password; it is never shown.", None)
     password_expires_at: MicroTime | None = read("When the password has to be changed.", None)
     option_values: dict[str, Any] = edit("Options of the user.", {}, wire="options")
