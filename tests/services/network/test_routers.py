@@ -80,6 +80,7 @@ async def test_routes(net: Net) -> None:
     assert (await net("PUT", path, {"router": {"routes": routes}})).json()["router"]["routes"] == routes
     remove = f"{path}/remove_router_interface"
     await net.refused(409, "RouterInterfaceInUseByRoute", "PUT", remove, {"subnet_id": subnet["id"]})
+    assert (await net("PUT", path, {"router": {"routes": None}})).json()["router"]["routes"] == []
     far = [{"destination": "192.168.0.0/24", "nexthop": "172.16.0.9"}]
     await net.refused(400, "InvalidRoutes", "PUT", path, {"router": {"routes": far}})
     own = [{"destination": "192.168.0.0/24", "nexthop": "10.0.0.1"}]
