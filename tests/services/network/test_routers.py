@@ -193,7 +193,8 @@ async def test_groups_and_rules(net: Net) -> None:
         ({"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": UNKNOWN}, "SecurityGroupRemoteGroupAndRemoteIpPrefix"),
         ({"direction": "up"}, ""),
         ({"ethertype": "IPX"}, ""),
-        ({"port_range_min": 65536}, ""),
+        ({"protocol": "tcp", "port_range_min": 1, "port_range_max": 65536}, "SecurityGroupInvalidPortValue"),
+        ({"protocol": "tcp", "port_range_min": -16, "port_range_max": 80}, "SecurityGroupInvalidPortValue"),
     ],
 )
 async def test_rules_that_make_no_sense(net: Net, values: dict[str, Any], code: str) -> None:
