@@ -162,20 +162,20 @@ async def test_waiting_for_a_network(net: Net) -> None:
 
 
 async def test_operations_on_one_network_do_not_overlap(net: Net) -> None:
-    network, _ = await net.network()
-    await net.make("port", network_id=network["id"])
+    on, _ = await net.network()
+    await net.make("port", network_id=on["id"])
     inside, most = 0, 0
     original = net.dataplane.ensure_network
 
-    async def slow(spec: drivers.Network) -> None:
+    async def slow(network: drivers.Network) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         for _ in range(5):
             await asyncio.sleep(0)
-        await original(spec)
+        await original(network)
         inside -= 1
 
     net.dataplane.ensure_network = slow  # type: ignore[method-assign]
-    await asyncio.gather(*(net.runtime.realise([network["id"]]) for _ in range(5)))
+    await asyncio.gather(*(net.runtime.realise([on["id"]]) for _ in range(5)))
     assert most == 1

@@ -144,9 +144,14 @@ async def test_port_as_made(net: Net) -> None:
     assert port["binding:vnic_type"] == "normal" and "binding:host_id" not in port
     seen = await net.show("port", port["id"], token="admin")
     assert seen["binding:vif_type"] == "unbound" and seen["binding:host_id"] == ""
-    for query in ("fixed_ips=ip_address=10.0.0.2", f"security_groups={groups['default']}",
-                  "mac_address=" + port["mac_address"],
-                  f"fixed_ips=ip_address=10.0.0.2&fixed_ips=subnet_id={subnet['id']}", "tenant_id=project-demo&name=p"):  # fmt: skip
+    by_address = "fixed_ips=ip_address=10.0.0.2"
+    for query in (
+        by_address,
+        f"{by_address}&fixed_ips=subnet_id={subnet['id']}",
+        f"security_groups={groups['default']}",
+        f"mac_address={port['mac_address']}",
+        "tenant_id=project-demo&name=p",
+    ):
         assert [p["id"] for p in await net.list("port", query)] == [port["id"]], query
     assert await net.list("port", f"fixed_ips=ip_address=10.0.0.3&fixed_ips=subnet_id={UNKNOWN}") == []
 

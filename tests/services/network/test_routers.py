@@ -80,6 +80,7 @@ async def test_routes(net: Net) -> None:
     assert (await net("PUT", path, {"router": {"routes": routes}})).json()["router"]["routes"] == routes
     remove = f"{path}/remove_router_interface"
     await net.refused(409, "RouterInterfaceInUseByRoute", "PUT", remove, {"subnet_id": subnet["id"]})
+    assert (await net("PUT", path, {"router": {"routes": None}})).json()["router"]["routes"] == []
     far = [{"destination": "192.168.0.0/24", "nexthop": "172.16.0.9"}]
     await net.refused(400, "InvalidRoutes", "PUT", path, {"router": {"routes": far}})
     own = [{"destination": "192.168.0.0/24", "nexthop": "10.0.0.1"}]
@@ -192,7 +193,8 @@ async def test_groups_and_rules(net: Net) -> None:
         ({"remote_ip_prefix": "10.0.0.0/8", "remote_group_id": UNKNOWN}, "SecurityGroupRemoteGroupAndRemoteIpPrefix"),
         ({"direction": "up"}, ""),
         ({"ethertype": "IPX"}, ""),
-        ({"port_range_min": 65536}, ""),
+        ({"protocol": "tcp", "port_range_min": 1, "port_range_max": 65536}, "SecurityGroupInvalidPortValue"),
+        ({"protocol": "tcp", "port_range_min": -16, "port_range_max": 80}, "SecurityGroupInvalidPortValue"),
     ],
 )
 async def test_rules_that_make_no_sense(net: Net, values: dict[str, Any], code: str) -> None:

@@ -100,3 +100,10 @@ async def test_a_networks_owner_sees_all_its_ports(net: Net) -> None:
     port = await net.make("port", token="admin", network_id=network["id"])
     assert port["project_id"] == "project-admin"
     assert (await net("DELETE", f"ports/{port['id']}")).status == 204
+
+
+async def test_an_external_network_goes_with_its_unused_floating_ips(net: Net) -> None:
+    public = await net.public()
+    await net.make("floatingip", floating_network_id=public)
+    assert (await net("DELETE", f"networks/{public}", token="admin")).status == 204
+    assert await net.list("floatingip") == await net.list("port", token="admin") == []

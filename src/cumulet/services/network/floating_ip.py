@@ -166,6 +166,16 @@ def let_go(tx: Connection, runtime: "NetworkRuntime", port_id: str, *, keep: Col
             runtime.realiser.touch_routers(tx, [floating.router_id])
 
 
+def drop_unused(tx: Connection, runtime: "NetworkRuntime", network_id: str) -> None:
+    """Delete the floating IPs of a network that lead nowhere (the network is being deleted)."""
+    from cumulet.services.network.plumbing import drop_ports
+
+    unused = (FLOATING.c.floating_network_id == network_id, FLOATING.c.port_id.is_(None))
+    for floating in db.find(tx, FloatingIp, *unused):
+        db.remove(tx, FloatingIp, floating.id)
+        drop_ports(tx, runtime, PORTS.c.id == floating.floating_port_id)
+
+
 def add_floating_ip(tx: Connection, ctx: Ctx, body: Any) -> FloatingIp:
     from cumulet.services.network.plumbing import add_port
 

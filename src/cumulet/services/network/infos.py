@@ -50,7 +50,7 @@ def _of_port(
                 cidr=subnet.cidr,
                 version=subnet.ip_version,
                 gateway_ip=subnet.gateway_ip,
-                dns_nameservers=tuple(subnet.dns_nameservers),
+                dns_nameservers=tuple(subnet.dns_nameservers or ()),
                 floating_ips=tuple(floating.get((port.id, address), ())),
             )
         )

@@ -169,11 +169,13 @@ def _has_gateway(tx: Connection, id: str) -> bool:
 
 
 def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
+    from cumulet.services.network.floating_ip import drop_unused
     from cumulet.services.network.plumbing import drop_ports
     from cumulet.services.network.port import PORTS
     from cumulet.services.network.subnet import Subnet
 
     network = changeable(tx, ctx, Network, id, visible, "delete_network")
+    drop_unused(tx, ctx.service, id)
     in_use = select(PORTS.c.id).where(PORTS.c.network_id == id, PORTS.c.device_owner != "network:dhcp")
     if tx.execute(in_use.limit(1)).first() is not None:
         raise Conflict(

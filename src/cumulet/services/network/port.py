@@ -28,6 +28,7 @@ from cumulet.services.network.standard import (
     changeable,
     charge,
     created,
+    empty_for_null,
     field_rules,
     listing,
     owner,
@@ -57,7 +58,7 @@ class Port(Standard, table="network_ports", path="/v2.0/ports", lax=True):
     device_owner: Str255 = edit("What kind of thing it belongs to.", "", FIND)
     security_groups: list[Uuid] | None = edit("Groups whose rules apply.", AUTO)
     port_security_enabled: bool = edit("Whether it is filtered.", AUTO, FILTER)
-    allowed_address_pairs: list[AddressPair] = edit("Addresses it may use beside its own.", [])
+    allowed_address_pairs: list[AddressPair] | None = edit("Addresses it may use beside its own.", [])
     vnic_type: Str64 = edit("How the device is attached.", "normal", FILTER, wire="binding:vnic_type")
     host: Str255 = edit(
         "The host it is bound to.", "", FILTER, wire="binding:host_id", show="get_port:binding:host_id",
@@ -183,6 +184,7 @@ def _check_secure(filtered: bool, groups: Sequence[str] | None, pairs: Sequence[
 def make_port(tx: Connection, ctx: Ctx, body: Body) -> Port:
     from cumulet.services.network.plumbing import add_port, tell_addresses
 
+    empty_for_null(body, "allowed_address_pairs")
     project_id = owner(ctx, body)
     network = db.get(tx, Network, body.network_id, *network_visible(ctx))
     if not (ctx.caller.is_admin or network.shared or network.project_id == ctx.caller.project_id):
@@ -221,6 +223,7 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Body) -> Port:
     port = db.get(tx, Port, id, *visible(ctx))
     network = db.get(tx, Network, port.network_id)
     changeable(tx, ctx, Port, id, visible, "update_port", network_project_id=network.project_id)
+    empty_for_null(body, "allowed_address_pairs")
     given = body.given()
     _require_network_owner(ctx, "update", network, port.project_id, given)
     if "mac_address" in given:
@@ -234,7 +237,7 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Body) -> Port:
     check_pairs(given.get("allowed_address_pairs", ()))
     filtered = given.get("port_security_enabled", port.port_security_enabled)
     _check_secure(filtered, given.get("security_groups", port.security_groups),
-                  given.get("allowed_address_pairs", port.allowed_address_pairs))  # fmt: skip
+                  given.get("allowed_address_pairs", port.allowed_address_pairs or ()))  # fmt: skip
     if "fixed_ips" in given:
         given["fixed_ips"] = plumbing.set_fixed_ips(tx, port, given["fixed_ips"], subnets_of(tx, network.id))
     return plumbing.replace_port(tx, ctx.service, port, given)

@@ -28,6 +28,7 @@ from cumulet.services.network.standard import (
     changeable,
     charge,
     created,
+    empty_for_null,
     field_rules,
     listing,
     owner,
@@ -55,7 +56,7 @@ class Router(Standard, table="network_routers", path="/v2.0/routers", lax=True):
     admin_state_up: bool = edit("Whether it forwards.", True, FIND)
     status: Str64 = read("ACTIVE.", "ACTIVE", FIND)
     external_gateway_info: Gateway | None = edit("Its way out.", None)
-    routes: list[HostRoute] = edit("Further routes.", [])
+    routes: list[HostRoute] | None = edit("Further routes.", [])
     distributed: bool = computed("Whether it is on every host.", lambda row: False, show="get_router:distributed")
     ha: bool = computed("Whether it has a stand-in.", lambda row: False, show="get_router:ha")
     flavor_id: str | None = computed("Its flavor.", lambda row: None)
@@ -212,6 +213,7 @@ def _check_unused(tx: Connection, router_id: str, network_id: str) -> None:
 
 
 def add_router(tx: Connection, ctx: Ctx, body: Any) -> Router:
+    empty_for_null(body, "routes")
     project_id = owner(ctx, body)
     _allow_gateway(ctx, "create", body.external_gateway_info)
     charge(tx, "router", Router, project_id)
@@ -220,7 +222,7 @@ def add_router(tx: Connection, ctx: Ctx, body: Any) -> Router:
         raise NotFound(message=f"AvailabilityZone {zones[0]} could not be found.", code="AvailabilityZoneNotFound")
     router = Router.new(body, **stamps(project_id), external_gateway_info=None)
     router.external_gateway_info = set_gateway(tx, ctx, router, body.external_gateway_info)
-    check_routes(tx, router.id, router.routes)
+    check_routes(tx, router.id, router.routes or ())
     db.insert(tx, router)
     ctx.service.realiser.touch_routers(tx, [router.id])
     return router
@@ -228,6 +230,7 @@ def add_router(tx: Connection, ctx: Ctx, body: Any) -> Router:
 
 def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> Router:
     router = changeable(tx, ctx, Router, id, visible, "update_router")
+    empty_for_null(body, "routes")
     given = body.given()
     gateway = given.get("external_gateway_info", UNSET)
     if gateway is not UNSET:

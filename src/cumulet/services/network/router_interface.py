@@ -152,7 +152,7 @@ def _check_unused(tx: Connection, router: Router, port: Port) -> None:
     """Refuse to take away a leg that a floating IP or a route needs."""
     subnets = db.find(tx, Subnet, SUBNETS.c.id.in_([f.subnet_id for f in port.fixed_ips]))
     ranges = [net(s.cidr) for s in subnets]
-    if any(ip_address(route.nexthop) in whole for route in router.routes for whole in ranges):
+    if any(ip_address(route.nexthop) in whole for route in router.routes or () for whole in ranges):
         raise Conflict(
             f"Router interface for subnet {subnets[0].id} on router {router.id} cannot be deleted, as it is required by one "
             "or more routes.",

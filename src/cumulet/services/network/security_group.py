@@ -119,6 +119,8 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> SecurityGroup:
     given = body.given()
     if _is_default(tx, group) and given.get("name", group.name) != group.name:
         raise Conflict("Updating default security group not allowed.", code="SecurityGroupCannotUpdateDefault")
+    if given.get("name") == "default" != group.name:
+        raise Conflict("Default security group already exists.", code="SecurityGroupDefaultAlreadyExists")
     return with_rules(tx, [change(tx, group, **given)])[0]
 
 

@@ -5,9 +5,8 @@ GET, POST /v2.0/security-group-rules · GET, DELETE /v2.0/security-group-rules/{
 
 from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, or_, select
 
 from cumulet.api.crud import crud
@@ -28,8 +27,6 @@ WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 ICMP = frozenset({1, 58})
 ICMPV6_ONLY = frozenset({"icmpv6", "ipv6-icmp", "ipv6-encap", "ipv6-frag", "ipv6-nonxt", "ipv6-opts", "ipv6-route"})
 
-PortNumber = Annotated[int, Meta(ge=-1, le=65535)]
-
 
 class SecurityGroupRule(
     Standard,
@@ -46,10 +43,10 @@ class SecurityGroupRule(
     ethertype: Literal["IPv4", "IPv6"] = once("Which IP.", "IPv4", FIND)
     protocol_sent: str | int | None = sent("A name, a number or null for all.", None, wire="protocol")
     protocol: Str64 | None = read("A name, a number or null for all.", use=FIND)
-    port_range_min: PortNumber | None = once("The lowest port, or the ICMP type.", None, FIND)
-    port_range_max: PortNumber | None = once("The highest port, or the ICMP code.", None, FIND)
+    port_range_min: int | None = once("The lowest port, or the ICMP type.", None, FIND)
+    port_range_max: int | None = once("The highest port, or the ICMP code.", None, FIND)
     remote_ip_prefix: Str64 | None = once("Addresses of the other side.", None, FIND)
-    remote_group_id: Uuid | None = once("A group that the other side belongs to.", None, FIND, index=True)
+    remote_group_id: Str64 | None = once("A group that the other side belongs to.", None, FIND, index=True)
     remote_address_group_id: str | None = computed("An address group of the other side.", lambda row: None)
     normalized_cidr: str | None = computed("The prefix in its usual form.", lambda row: normal(row.remote_ip_prefix))
 
@@ -119,31 +116,37 @@ def parse_protocol(value: str | int | None, ethertype: str) -> tuple[str | None,
     return name, PROTOCOLS[name]
 
 
-def check_ports(body: Any, number: int | None) -> None:
+def check_ports(body: Any, protocol: int | None) -> None:
     low, high = body.port_range_min, body.port_range_max
     if low is None and high is None:
         return
-    if number is None:
+    if protocol is None:
         raise Invalid(
             "Must also specify protocol if port range is given.", code="SecurityGroupProtocolRequiredWithPorts"
         )
-    if number in ICMP:
-        for name, value in (("port_range_min", low), ("port_range_max", high)):
+    if protocol in ICMP:
+        for name, value in (("type", low), ("code", high)):
             if value is not None and not 0 <= value <= 255:
                 raise Invalid(
                     f"Invalid value for ICMP {name}: {value}. It must be 0 to 255.",
                     code="SecurityGroupInvalidIcmpValue",
                 )
         if low is None:
-            raise Invalid("ICMP code (port-range-max) is provided but ICMP type (port-range-min) is missing.", code="SecurityGroupMissingIcmpType")  # fmt: skip  # noqa: E501
-    elif number in WITH_PORTS:
-        if low is None or high is None or low > high or low < 0:
             raise Invalid(
-                "For TCP/UDP protocols, port_range_min must be <= port_range_max", code="SecurityGroupInvalidPortRange"
+                f"ICMP code (port-range-max) {high} is provided but ICMP type (port-range-min) is missing.",
+                code="SecurityGroupMissingIcmpType",
             )
-    else:
+        return
+    if protocol not in WITH_PORTS:
         raise Invalid(
-            f"Port range cannot be specified for protocol {number}.", code="SecurityGroupInvalidProtocolForPort"
+            f"Port range cannot be specified for protocol {protocol}.", code="SecurityGroupInvalidProtocolForPort"
+        )
+    for value in (low, high):
+        if value is not None and not 0 <= value <= 65535:
+            raise Invalid(f"Invalid value for port {value}", code="SecurityGroupInvalidPortValue")
+    if low is None or high is None or low > high:
+        raise Invalid(
+            "For TCP/UDP protocols, port_range_min must be <= port_range_max", code="SecurityGroupInvalidPortRange"
         )
 
 

@@ -97,6 +97,13 @@ def owner(ctx: Ctx, body: Body) -> str:
     return named or mine
 
 
+def empty_for_null(body: Body, *names: str) -> None:
+    """Take null for an empty list, as the API does for these fields."""
+    for name in names:
+        if getattr(body, name) is None:
+            setattr(body, name, [])
+
+
 def change(tx: Connection, row: R, /, **values: Any) -> R:
     """Store new values of a resource, which gives it a new revision; returns it as it is now."""
     values.update(revision_number=row.revision_number + 1, updated_at=now())

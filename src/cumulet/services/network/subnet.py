@@ -27,6 +27,7 @@ from cumulet.services.network.standard import (
     changeable,
     charge,
     created,
+    empty_for_null,
     field_rules,
     listing,
     owner,
@@ -64,8 +65,8 @@ class Subnet(Standard, table="network_subnets", path="/v2.0/subnets", lax=True):
     gateway_ip: Str64 | None = edit("The way out; null for none.", AUTO, FIND)
     allocation_pools: list[Pool] = edit("What addresses are given out from.", AUTO)
     enable_dhcp: bool = edit("Whether guests are told their addresses.", True, FIND)
-    dns_nameservers: list[str] = edit("Name servers for the guests.", [])
-    host_routes: list[HostRoute] = edit("Routes for the guests.", [])
+    dns_nameservers: list[str] | None = edit("Name servers for the guests.", [])
+    host_routes: list[HostRoute] | None = edit("Routes for the guests.", [])
     ipv6_ra_mode: Ipv6Mode | None = once("What routers advertise.", None, FILTER)
     ipv6_address_mode: Ipv6Mode | None = once("How guests get their addresses.", None, FILTER)
     subnetpool_id: Str64 | None = once("The pool it was taken from.", None, FILTER)
@@ -253,6 +254,7 @@ def _check_modes(body: Any, whole: Net) -> None:
 
 
 def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
+    empty_for_null(body, "dns_nameservers", "host_routes")
     project_id = owner(ctx, body)
     network = db.get(tx, Network, body.network_id, *network_visible(ctx))
     if not ctx.caller.is_admin:
@@ -307,6 +309,7 @@ def _cidr(tx: Connection, ctx: Ctx, body: Any, given: dict[str, Any]) -> Net:
 
 def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> Subnet:
     subnet = changeable(tx, ctx, Subnet, id, visible, "update_subnet")
+    empty_for_null(body, "dns_nameservers", "host_routes")
     given = body.given()
     whole = allocate.net(subnet.cidr)
     gateway = ip_address(subnet.gateway_ip) if subnet.gateway_ip else None

@@ -121,7 +121,7 @@ async def no_agent(ctx: Ctx, id: str) -> Response:
     raise NotFound("agent", id)
 
 
-RULES = {"get_agent": "role:admin", "get_availability_zone": "role:reader"}
+RULES = {"get_agent": "role:reader", "get_availability_zone": "role:reader"}
 
 endpoints = [
     Endpoint("GET", "/", versions, auth=False),

@@ -57,8 +57,8 @@ def _subnet(row: Subnet) -> drivers.Subnet:
         cidr=row.cidr,
         gateway_ip=row.gateway_ip,
         dhcp_address=row.dhcp_address if row.enable_dhcp else None,
-        dns_nameservers=tuple(row.dns_nameservers),
-        host_routes=tuple(drivers.Route(r.destination, r.nexthop) for r in row.host_routes),
+        dns_nameservers=tuple(row.dns_nameservers or ()),
+        host_routes=tuple(drivers.Route(r.destination, r.nexthop) for r in row.host_routes or ()),
         ipv6_mode=(row.ipv6_ra_mode or row.ipv6_address_mode) if row.ip_version == 6 else None,
     )
 
@@ -70,7 +70,7 @@ def _port(row: Port) -> drivers.Port:
         fixed_ips=tuple(drivers.FixedIp(str(f.subnet_id), str(f.ip_address)) for f in row.fixed_ips),
         security_groups=tuple(sorted(row.security_groups or ())) if row.port_security_enabled else (),
         allowed_address_pairs=tuple(
-            (p.ip_address, p.mac_address or row.mac_address) for p in row.allowed_address_pairs
+            (p.ip_address, p.mac_address or row.mac_address) for p in row.allowed_address_pairs or ()
         ),
         port_security=row.port_security_enabled,
         admin_state_up=row.admin_state_up,
@@ -160,7 +160,7 @@ def router(tx: Connection, router_id: str) -> drivers.Router | None:
         gateway_nexthops=() if out is None else _nexthops(out, subnets),
         enable_snat=bool(info and info.enable_snat),
         floating_ips=tuple(drivers.FloatingIp(*f) for f in floating) if out is not None else (),
-        routes=tuple(drivers.Route(r.destination, r.nexthop) for r in row.routes),
+        routes=tuple(drivers.Route(r.destination, r.nexthop) for r in row.routes or ()),
         admin_state_up=row.admin_state_up,
     )
 
