@@ -9,16 +9,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, or_
 
-from cumulet.api.crud import granted, list_page
+from cumulet.api.crud import list_page, shown
 from cumulet.api.http import Endpoint
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.query import TRUE, Listing
 from cumulet.core import db
 from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.core.types import now
-from cumulet.services.compute.context import Ctx
+from cumulet.services.compute.context import Ctx, base_url
 from cumulet.services.compute.server.instance_action import plain_time
-from cumulet.services.compute.server.resource import EVERY_STATUS, STATUS, TASK_STATUS, Server, links, prepare
+from cumulet.services.compute.server.resource import EVERY_STATUS, STATUS, TASK_STATUS, Server, fit, links, prepare
 from cumulet.services.compute.server.state import ALIVE, get_server
 
 PREFIX = "os_compute_api:servers:"
@@ -237,8 +237,8 @@ async def list_details(ctx: Ctx) -> Any:
 
 def view(ctx: Ctx, server: Server) -> Any:
     """The reply that shows a server."""
-    prepare(ctx)(None, [server])  # type: ignore[arg-type]
-    return {"server": Server.view(ctx.version, granted(ctx, Server))(server)}
+    fit(server, base_url(ctx), ctx.caller.is_admin)
+    return {"server": shown(ctx, Server, server)}
 
 
 async def show_server(ctx: Ctx, id: str) -> Any:
