@@ -32,7 +32,7 @@ from cumulet.core.quota import table as limits_table
 from cumulet.core.types import Column, Id, Str255, Time, new_id, now
 
 if TYPE_CHECKING:
-    pass
+    from cumulet.services.network.runtime import NetworkRuntime
 
 Ctx: TypeAlias = "Context[NetworkRuntime]"
 

@@ -339,6 +339,7 @@ def _server(
 ) -> Server:
     body, server_id, moment = wish.body, new_id(), now()
     drive = str(body.asked_drive or "").lower() in ("true", "1", "t", "yes", "on", "y")
+    groups = [GroupName(name) for name in wish.group_names] if wish.ports else []
     return Server.new(
         body, id=server_id, name=name, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id, created_at=moment,
         updated_at=moment, metadata=body.asked_metadata, task_state="scheduling", config_drive="True" if drive else "",
@@ -347,8 +348,8 @@ def _server(
         hostname=body.given().get("new_hostname") or host_name(name, server_id), user_data=body.asked_user_data or None,
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
         image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
-        vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk,
-        groups=[GroupName(name) for name in wish.group_names if wish.ports], asked_node=wish.node, pinned_zone=wish.zone, group_id=group,
+        vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, groups=groups,
+        asked_node=wish.node, pinned_zone=wish.zone, group_id=group,
     )  # fmt: skip
 
 

@@ -63,11 +63,11 @@ def _by_status(given: list[str]) -> ColumnElement[bool]:
     """Servers in any of these states; a state nobody knows finds none."""
     arms: list[ColumnElement[bool]] = []
     for name in {text.upper() for text in given} & EVERY_STATUS:
-        tasks = [task for task, shown in TASK_STATUS.items() if shown == name]
+        tasks = [task for task, word in TASK_STATUS.items() if word == name]
         if tasks:
             arms.append(C.task_state.in_(tasks))
-        for state, shown in STATUS.items():
-            if shown == name:
+        for state, word in STATUS.items():
+            if word == name:
                 arms.append(and_(C.vm_state == state, or_(C.task_state.is_(None), C.task_state.not_in(TASK_STATUS))))
     return or_(*arms) if arms else C.id.is_(None)
 
