@@ -1,6 +1,5 @@
 """Calls of old that compute passes on, with the whole program behind them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -40,8 +39,8 @@ class Demo:
 
 
 @pytest.fixture
-def demo(cloud: InProcessCloud) -> Iterator[Demo]:
-    yield Demo(cloud)
+def demo(cloud: InProcessCloud) -> Demo:
+    return Demo(cloud)
 
 
 def test_security_groups_by_the_old_api(demo: Demo) -> None:
