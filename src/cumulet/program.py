@@ -100,7 +100,9 @@ class Program:
         if self.accounts.created:
             await self._first_start(self.accounts)
         await self.kernel.operations.start()
-        for name, handler in self._handlers().items():
+        handlers = self._handlers()
+        self.compute.apis = handlers  # compute's API of old passes some calls on to the others
+        for name, handler in handlers.items():
             await self.server.listen(handler, sockets[name])
 
     async def stop(self) -> None:

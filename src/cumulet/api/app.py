@@ -105,6 +105,8 @@ class App:
         """The endpoint for this version and, among actions, for the body's one key, with that key's value."""
         alive = [e for e in endpoints if e.since <= version <= e.until]
         if not alive:
+            if endpoints[0].auth:
+                await self._who(request)  # which versions have a call is nobody's business
             raise NotFound(message="The resource could not be found.")
         if not alive[0].action:
             return alive[0], None

@@ -87,6 +87,20 @@ def computed(doc: str, make: Callable[[Any], Any], **more: Any) -> Any:
     return Field(("show",), doc, stored=False, make=make, **more)
 
 
+class Constant(Struct, frozen=True):
+    """Stands where a computed field's function would."""
+
+    value: Any
+
+    def __call__(self, row: Any) -> Any:
+        return self.value
+
+
+def constant(doc: str, value: Any, **more: Any) -> Any:
+    """A field that is the same for every object: upstream has it, and here it can say one thing only."""
+    return Field(("show",), doc, stored=False, make=Constant(value), **more)
+
+
 class Body(Struct):
     """A decoded request body: one attribute per field that was sent or has a default; UNSET where it was not sent."""
 
@@ -110,7 +124,9 @@ class Options(Struct, frozen=True):
     ignore_unknown: bool  # attributes nobody declared are dropped
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(read, once, edit, hidden, sent, sent_always, computed))
+@dataclass_transform(
+    kw_only_default=True, field_specifiers=(read, once, edit, hidden, sent, sent_always, computed, constant)
+)
 class ResourceMeta(msgspec.StructMeta):
     """Builds the struct, its table and its field list from the declaration."""
 
@@ -294,6 +310,9 @@ def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Calla
     names: dict[str, Any] = {}
 
     def expression(f: Field) -> str:
+        if isinstance(f.make, Constant):
+            names[f"constant_{f.name}"] = f.make.value
+            return f"constant_{f.name}"
         if f.make is not None:
             names[f"make_{f.name}"] = f.make
             return f"make_{f.name}(row)"

@@ -26,9 +26,10 @@ class Json(TypeDecorator[Any]):
     impl = SqlText
     cache_ok = True
 
-    def __init__(self, type: Any = Any) -> None:
+    def __init__(self, type: Any = Any, nullable: bool = True) -> None:
         super().__init__()
         self.type = type
+        self.nullable = nullable
 
     def __repr__(self) -> str:
         return "Json()"
@@ -41,6 +42,8 @@ class Json(TypeDecorator[Any]):
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
         decode = msgspec.json.Decoder(self.type).decode
+        if not self.nullable:
+            return decode
         return lambda value: None if value is None else decode(value)
 
 
@@ -79,7 +82,7 @@ def column(name: str, annotation: Any, *, primary_key: bool = False, index: bool
     elif get_origin(bare) is Literal:
         kind = String(64)
     else:
-        kind = Json(bare)
+        kind = Json(bare, nullable)
     return SqlColumn(name, kind, primary_key=primary_key, nullable=nullable and not primary_key, index=index)
 
 

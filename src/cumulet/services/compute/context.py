@@ -1,13 +1,13 @@
 """The context of compute's handlers."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from cumulet.core.context import Context
 
 if TYPE_CHECKING:
-    pass
+    from cumulet.services.compute.runtime import ComputeRuntime
 
-Ctx = Context["ComputeRuntime"]
+Ctx: TypeAlias = "Context[ComputeRuntime]"
 
 
 def base_url(ctx: Ctx) -> str:

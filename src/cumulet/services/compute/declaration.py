@@ -2,10 +2,21 @@
 
 from cumulet.api.dialect import COMPUTE
 from cumulet.api.service import Service
-from cumulet.services.compute import console, flavor, host, keypair, quota, retired, server_group, version
+from cumulet.services.compute import (
+    console,
+    flavor,
+    host,
+    keypair,
+    quota,
+    retired,
+    security_group,
+    server_group,
+    version,
+)
 from cumulet.services.compute.server import (
     create,
     delete,
+    fixed_ip,
     instance_action,
     interface,
     lock,
@@ -14,11 +25,11 @@ from cumulet.services.compute.server import (
     resource,
     show,
     unserved,
-)  # fmt: skip
+)
 
 MODULES = (
     version, flavor, keypair, quota, server_group, host, console, create, show, delete, power, lock, metadata, interface,
-    instance_action, unserved, retired,
+    instance_action, fixed_ip, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(

@@ -147,7 +147,7 @@ def _ec2(server: Server) -> dict[str, Any]:
         "public-hostname": server.hostname,
         "public-ipv4": floating,
         "reservation-id": server.reservation_id,
-        "security-groups": "\n".join(server.group_names),
+        "security-groups": "\n".join(group.name for group in server.groups),
     }
     if server.public_key is not None:
         tree["public-keys"] = {"0": {"_name": f"0={server.key_name}", "openssh-key": server.public_key}}

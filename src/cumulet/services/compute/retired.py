@@ -24,8 +24,6 @@ PASSED_ON: tuple[tuple[str, str, Version], ...] = (
     ("os-tenant-networks", "networking", (2, 35)),
     ("os-floating-ips", "networking", (2, 35)),
     ("os-floating-ip-pools", "networking", (2, 35)),
-    ("os-security-groups", "networking", (2, 35)),
-    ("os-security-group-rules", "networking", (2, 35)),
     ("os-volumes", "block storage", (2, 35)),
     ("os-volumes/detail", "block storage", (2, 35)),
     ("os-snapshots", "block storage", (2, 35)),

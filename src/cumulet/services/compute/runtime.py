@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Awaitable, Callable, Mapping
 
 from sqlalchemy import Connection
 
@@ -21,6 +22,8 @@ from cumulet.services.compute.server.state import break_down, give_up
 from cumulet.services.image.interface import Images
 from cumulet.services.network.interface import Networking
 from cumulet.services.placement.interface import Inventory, Placement
+
+Handler = Callable[[Request], Awaitable[Response]]
 
 RESERVED_MB = 512
 """Memory of a host that servers do not get."""
@@ -47,6 +50,8 @@ class ComputeRuntime:
         self.placement = placement
         self.console_url = console_url
         self.host: HostInfo | None = None
+        self.apis: Mapping[str, Handler] = {}
+        """Other services' APIs by type, for calls that are passed on (`passing_on.py`); the composition root fills it."""
         self.builder = Builder(self)
         self.remover = Remover(self)
         self.addresses = AddressBook(self)

@@ -106,7 +106,7 @@ def upgrade() -> None:
     sa.Column('vcpus', sa.BigInteger(), nullable=False),
     sa.Column('memory_mb', sa.BigInteger(), nullable=False),
     sa.Column('disk_gb', sa.BigInteger(), nullable=False),
-    sa.Column('group_names', types.Json(), nullable=False),
+    sa.Column('groups', types.Json(), nullable=False),
     sa.Column('public_key', sa.Text().with_variant(mysql.LONGTEXT(), 'mariadb').with_variant(mysql.LONGTEXT(), 'mysql'), nullable=True),
     sa.Column('key_type', sa.String(length=255), nullable=False),
     sa.Column('group_id', sa.String(length=255), nullable=True),

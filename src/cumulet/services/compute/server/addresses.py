@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from cumulet.core import db
 from cumulet.core.types import now
-from cumulet.services.compute.server.resource import Address, Server, ServerAddress, ServerPort
+from cumulet.services.compute.server.resource import Address, GroupName, Server, ServerAddress, ServerPort
 from cumulet.services.network.interface import PortInfo
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ def addresses_of(infos: Sequence[PortInfo]) -> dict[str, list[Address]]:
     return found
 
 
-def group_names(infos: Sequence[PortInfo]) -> list[str]:
-    return list(dict.fromkeys(name for info in infos for name in info.security_group_names))
+def group_names(infos: Sequence[PortInfo]) -> list[GroupName]:
+    return list(dict.fromkeys(GroupName(name) for info in infos for name in info.security_group_names))
 
 
 def cache_addresses(tx: Connection, server_id: str, infos: Sequence[PortInfo]) -> None:
     """Keep the addresses and group names of a server's ports with its row, and index the fixed ones."""
     table, columns = Server.table, Server.table.c
-    row = tx.execute(select(columns.addresses, columns.group_names).where(columns.id == server_id)).first()
+    row = tx.execute(select(columns.addresses, columns.groups).where(columns.id == server_id)).first()
     if row is None:
         return
     addresses, names = addresses_of(infos), group_names(infos)
-    if row.addresses != addresses or list(row.group_names) != names:
+    if row.addresses != addresses or row.groups != names:
         moved = table.update().where(columns.id == server_id)
-        tx.execute(moved.values(addresses=addresses, group_names=names, updated_at=now()))
+        tx.execute(moved.values(addresses=addresses, groups=names, updated_at=now()))
     wanted = {(info.network_id, fixed.ip_address) for info in infos for fixed in info.fixed_ips}
     mine = ServerAddress.table.c
     there = {(a.network_id, a.address) for a in db.find(tx, ServerAddress, mine.server_id == server_id)}

@@ -24,7 +24,7 @@ from cumulet.services.compute.flavor import Flavor, get_flavor
 from cumulet.services.compute.keypair import Keypair, find_keypair
 from cumulet.services.compute.quota import DEFAULTS, check_servers
 from cumulet.services.compute.server.instance_action import record
-from cumulet.services.compute.server.resource import FlavorCopy, NetworkRequest, Server, ServerPort, links
+from cumulet.services.compute.server.resource import FlavorCopy, GroupName, NetworkRequest, Server, ServerPort, links
 from cumulet.services.compute.server.state import queue
 from cumulet.services.compute.server_group import ServerGroup
 from cumulet.services.image.interface import ImageInfo
@@ -111,7 +111,7 @@ def _reply(ctx: Ctx, wish: Wish, server: Server, reservation: str) -> Response:
         "id": server.id,
         "links": links(base, "servers", server.id),
         "OS-DCF:diskConfig": server.disk_config,
-        "security_groups": [{"name": name} for name in server.group_names],
+        "security_groups": server.groups,
         "adminPass": wish.password,
     }
     return Response(202, {"server": reply}, {"Location": f"{base}/v2.1/servers/{server.id}"})
@@ -339,6 +339,7 @@ def _server(
 ) -> Server:
     body, server_id, moment = wish.body, new_id(), now()
     drive = str(body.asked_drive or "").lower() in ("true", "1", "t", "yes", "on", "y")
+    groups = [GroupName(name) for name in wish.group_names] if wish.ports else []
     return Server.new(
         body, id=server_id, name=name, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id, created_at=moment,
         updated_at=moment, metadata=body.asked_metadata, task_state="scheduling", config_drive="True" if drive else "",
@@ -347,7 +348,7 @@ def _server(
         hostname=body.given().get("new_hostname") or host_name(name, server_id), user_data=body.asked_user_data or None,
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
         image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
-        vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, group_names=wish.group_names if wish.ports else [],
+        vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, groups=groups,
         asked_node=wish.node, pinned_zone=wish.zone, group_id=group,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from sqlalchemy import Connection
 
 from cumulet.api.policy import ADMIN
-from cumulet.api.resource import AUTO, FILTER, FIND, SORT, Resource, computed, edit, hidden, once, read, sent
+from cumulet.api.resource import AUTO, FILTER, FIND, SORT, Resource, computed, constant, edit, hidden, once, read, sent
 from cumulet.core.db.store import load
 from cumulet.core.types import Column, Id, Str255, Text, Time
 from cumulet.services.compute.context import Ctx, base_url
@@ -114,7 +114,7 @@ STATUS = {
     "deleted": "DELETED",
 }
 TASK_STATUS = {"rebooting": "REBOOT", "reboot_started": "REBOOT", "rebooting_hard": "HARD_REBOOT"}
-PROGRESS = {"ACTIVE": 100, "BUILD": 0}
+PROGRESS = {"active": 100, "building": 0}
 EVERY_STATUS = frozenset({*STATUS.values(), *TASK_STATUS.values()})
 
 
@@ -125,6 +125,13 @@ def status(row: Any) -> str:
 
 def links(base: str, collection: str, id: str) -> list[Link]:
     return [Link("self", f"{base}/v2.1/{collection}/{id}"), Link("bookmark", f"{base}/{collection}/{id}")]
+
+
+def _links(row: Any) -> Any:
+    return [
+        Link("self", f"{row.base_url}/v2.1/servers/{row.id}"),
+        Link("bookmark", f"{row.base_url}/servers/{row.id}"),
+    ]
 
 
 def _image(row: Any) -> Any:
@@ -155,7 +162,7 @@ def _host_id(row: Any) -> str:
 
 
 def _progress(row: Any) -> Any:
-    return PROGRESS.get(status(row), UNSET)
+    return PROGRESS.get(row.vm_state, UNSET)
 
 
 def _fault(row: Any) -> Any:
@@ -163,7 +170,7 @@ def _fault(row: Any) -> Any:
 
 
 def _groups(row: Any) -> Any:
-    return [GroupName(name) for name in row.group_names] or UNSET
+    return row.groups or UNSET
 
 
 class Server(Resource, table="compute_server", path="/v2.1/servers"):
@@ -186,7 +193,7 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     addresses: dict[str, list[Address]] = read("Its addresses by network name.", {})
     access_ipv4: Str255 = edit("An IPv4 address to reach it by.", "", FILTER, wire="accessIPv4")
     access_ipv6: Str255 = edit("An IPv6 address to reach it by.", "", FILTER, wire="accessIPv6")
-    links: Any = computed("Its own URLs.", lambda row: links(row.base_url, "servers", row.id))
+    links: Any = computed("Its own URLs.", _links)
     disk_config: Literal["AUTO", "MANUAL"] = edit(
         "Whether the disk's partition is grown by the cloud.", "MANUAL", FILTER, wire="OS-DCF:diskConfig"
     )
@@ -202,7 +209,7 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     task_state: Str255 | None = read("What is being done to it.", wire="OS-EXT-STS:task_state", use=FIND)
     vm_state: Str255 = read("The state it settled in.", "building", FIND, wire="OS-EXT-STS:vm_state")
     power_state: int = read("The machine's power state.", 0, FIND, wire="OS-EXT-STS:power_state")
-    volumes: Any = computed("Volumes that are attached.", lambda row: [], wire="os-extended-volumes:volumes_attached")
+    volumes: Any = constant("Volumes that are attached.", [], wire="os-extended-volumes:volumes_attached")
     host: Str255 | None = read("The host it is on.", None, FIND, wire="OS-EXT-SRV-ATTR:host", show=EXTENDED)
     node: Str255 | None = read("The node.", None, FIND, wire="OS-EXT-SRV-ATTR:hypervisor_hostname", show=EXTENDED)
     instance_name: Str255 = read("Its name on the host.", wire="OS-EXT-SRV-ATTR:instance_name", show=EXTENDED)
@@ -218,14 +225,10 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     )  # fmt: skip
     hostname: Hostname = read("Its host name.", wire="OS-EXT-SRV-ATTR:hostname", since=(2, 90))
     new_hostname: Hostname = edit("Its host name.", AUTO, wire="hostname", since=(2, 90), stored=False)
-    kernel_id: str = computed(
-        "Always empty.", lambda row: "", wire="OS-EXT-SRV-ATTR:kernel_id", show=EXTENDED, since=(2, 3)
-    )
-    ramdisk_id: str = computed(
-        "Always empty.", lambda row: "", wire="OS-EXT-SRV-ATTR:ramdisk_id", show=EXTENDED, since=(2, 3)
-    )
-    root_device: str = computed(
-        "Its boot disk.", lambda row: "/dev/vda", wire="OS-EXT-SRV-ATTR:root_device_name", show=EXTENDED, since=(2, 3)
+    kernel_id: str = constant("Always empty.", "", wire="OS-EXT-SRV-ATTR:kernel_id", show=EXTENDED, since=(2, 3))
+    ramdisk_id: str = constant("Always empty.", "", wire="OS-EXT-SRV-ATTR:ramdisk_id", show=EXTENDED, since=(2, 3))
+    root_device: str = constant(
+        "Its boot disk.", "/dev/vda", wire="OS-EXT-SRV-ATTR:root_device_name", show=EXTENDED, since=(2, 3)
     )
     user_data: Text | None = read(
         "What it was given to run at boot, in base64.",
@@ -241,8 +244,8 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     )
     description: Description | None = edit("What it is for.", None, FIND, since=(2, 19))
     tags: list[str] = read("Its tags.", [], since=(2, 26))
-    trusted_certificates: Any = computed(
-        "Certificates that its image was checked by.", lambda row: None, wire="trusted_image_certificates",
+    trusted_certificates: Any = constant(
+        "Certificates that its image was checked by.", None, wire="trusted_image_certificates",
         since=(2, 63),
     )  # fmt: skip
     server_groups: Any = computed(
@@ -260,7 +263,7 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     vcpus: int = hidden("Virtual CPUs, for quotas.", use=SORT)
     memory_mb: int = hidden("Memory in MiB, for quotas.", use=SORT)
     disk_gb: int = hidden("Disk in GiB.")
-    group_names: list[str] = hidden("Names of the security groups on its ports.", [])
+    groups: list[GroupName] = hidden("Names of the security groups on its ports.", [])
     public_key: Text | None = hidden("The key put into it.", None)
     key_type: Str255 = hidden("The type of that key.", "ssh")
     group_id: Str255 | None = hidden("The server group it is in.", None)
@@ -326,9 +329,14 @@ def prepare(ctx: Ctx) -> Callable[[Connection, list[Any]], list[Server]]:
     def enrich(tx: Connection, rows: list[Any]) -> list[Server]:
         servers = [row if isinstance(row, Server) else load(Server, row) for row in rows]
         for server in servers:
-            server.base_url = base
-            if server.fault is not None and not admin and server.fault.code == 500:
-                server.fault.details = UNSET
+            fit(server, base, admin)
         return servers
 
     return enrich
+
+
+def fit(server: Server, base: str, admin: bool) -> None:
+    """Make a server fit to be shown: with URLs as the caller knows them, without what only admins may know of a fault."""
+    server.base_url = base
+    if server.fault is not None and not admin and server.fault.code == 500:
+        server.fault.details = UNSET

@@ -9,16 +9,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, or_
 
-from cumulet.api.crud import granted, list_page
+from cumulet.api.crud import list_page, shown
 from cumulet.api.http import Endpoint
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.query import TRUE, Listing
 from cumulet.core import db
 from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.core.types import now
-from cumulet.services.compute.context import Ctx
+from cumulet.services.compute.context import Ctx, base_url
 from cumulet.services.compute.server.instance_action import plain_time
-from cumulet.services.compute.server.resource import EVERY_STATUS, STATUS, TASK_STATUS, Server, links, prepare
+from cumulet.services.compute.server.resource import EVERY_STATUS, STATUS, TASK_STATUS, Server, fit, links, prepare
 from cumulet.services.compute.server.state import ALIVE, get_server
 
 PREFIX = "os_compute_api:servers:"
@@ -63,11 +63,11 @@ def _by_status(given: list[str]) -> ColumnElement[bool]:
     """Servers in any of these states; a state nobody knows finds none."""
     arms: list[ColumnElement[bool]] = []
     for name in {text.upper() for text in given} & EVERY_STATUS:
-        tasks = [task for task, shown in TASK_STATUS.items() if shown == name]
+        tasks = [task for task, word in TASK_STATUS.items() if word == name]
         if tasks:
             arms.append(C.task_state.in_(tasks))
-        for state, shown in STATUS.items():
-            if shown == name:
+        for state, word in STATUS.items():
+            if word == name:
                 arms.append(and_(C.vm_state == state, or_(C.task_state.is_(None), C.task_state.not_in(TASK_STATUS))))
     return or_(*arms) if arms else C.id.is_(None)
 
@@ -237,8 +237,8 @@ async def list_details(ctx: Ctx) -> Any:
 
 def view(ctx: Ctx, server: Server) -> Any:
     """The reply that shows a server."""
-    prepare(ctx)(None, [server])  # type: ignore[arg-type]
-    return {"server": Server.view(ctx.version, granted(ctx, Server))(server)}
+    fit(server, base_url(ctx), ctx.caller.is_admin)
+    return {"server": shown(ctx, Server, server)}
 
 
 async def show_server(ctx: Ctx, id: str) -> Any:

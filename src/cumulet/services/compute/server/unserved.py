@@ -36,8 +36,6 @@ ACTIONS: tuple[tuple[str, str, Version], ...] = (
     ("trigger_crash_dump", "Crashing", NEVER),
     ("resetNetwork", "Resetting the network of", NEVER),
     ("injectNetworkInfo", "Writing the network configuration into", NEVER),
-    ("addFixedIp", "Adding a fixed address to", (2, 43)),
-    ("removeFixedIp", "Removing a fixed address from", (2, 43)),
     ("addFloatingIp", "Adding a floating address through compute to", (2, 43)),
     ("removeFloatingIp", "Removing a floating address through compute from", (2, 43)),
     ("os-getSPICEConsole", "A SPICE console of", (2, 5)),
