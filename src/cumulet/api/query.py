@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, String, and_, func, or_, select
 
 from cumulet.api.dialect import Dialect
 from cumulet.api.http import Query
@@ -20,6 +20,8 @@ Filter = Callable[[list[str]], ColumnElement[bool]]
 """A filter of a resource's own: from the values given to a condition."""
 MAX_LIMIT = 2**31 - 1
 """More than any list holds, and still a number to every database."""
+LOWEST = -(2**63)
+"""Below every number that is stored: what NULL counts as between pages."""
 TRUE = frozenset({"true", "1", "t", "yes", "y", "on"})
 FALSE = frozenset({"false", "0", "f", "no", "n", "off"})
 
@@ -189,7 +191,9 @@ def _after(tx: Connection, plan: Plan) -> ColumnElement[bool]:
     arms: list[ColumnElement[bool]] = []
     equal: list[ColumnElement[bool]] = []
     for (column, descending), value in zip(plan.order, row, strict=True):
-        column, value = (func.coalesce(column, ""), value or "") if column.nullable else (column, value)
+        if column.nullable:  # NULL sorts below everything
+            lowest = "" if isinstance(column.type, String) else LOWEST
+            column, value = func.coalesce(column, lowest), lowest if value is None else value
         arms.append(and_(*equal, column < value if descending else column > value))
         equal.append(column == value)
     return or_(*arms)

@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
+from cumulet.core.errors import Invalid
 
 log = logging.getLogger("cumulet.server")
 
@@ -39,8 +40,11 @@ class AiohttpWire:
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._expects = False
         content = self._request.content
-        while chunk := await content.readany():
-            yield chunk
+        try:
+            while chunk := await content.readany():
+                yield chunk
+        except (ConnectionError, web.RequestPayloadError) as error:
+            raise Invalid(f"The request body was cut off: {error}") from error
 
 
 class AiohttpWebSocket:

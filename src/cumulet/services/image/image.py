@@ -264,7 +264,7 @@ def apply(ctx: Ctx, image: Image, changes: list[Change]) -> tuple[dict[str, Any]
                 raise Forbidden(f"Property {name} may not be removed.")
             if change.op == "add" and change.strict:
                 raise Conflict(f"Property {name} already present.")
-            new.update(Image.decode("update", msgspec.json.encode({name: change.value})).given())
+            new[name] = getattr(Image.decode("update", msgspec.json.encode({name: change.value})), name)
             _check_change(ctx, image, name)
         elif change.op == "add":
             if change.strict and name in properties:

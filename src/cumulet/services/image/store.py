@@ -42,7 +42,7 @@ class Store:
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> Received:
         """Write the data to a temporary file, and sync it. Whatever goes wrong, no file stays."""
-        writer = Writer(self.incoming / secrets.token_hex(16))
+        writer = await asyncio.to_thread(Writer, self.incoming / secrets.token_hex(16))
         try:
             waiting, size = [], 0
             async for chunk in chunks:
@@ -53,7 +53,7 @@ class Store:
                     waiting, size = [], 0
             return await asyncio.to_thread(writer.finish, waiting)
         except BaseException:
-            await self.drop(writer.path)
+            await asyncio.to_thread(writer.abandon)
             raise
 
     async def publish(self, received: Received, image_id: str) -> None:
@@ -100,6 +100,11 @@ class Writer:
             self._md5.update(chunk)
             self._sha512.update(chunk)
             self._size += len(chunk)
+
+    def abandon(self) -> None:
+        """Leave no file."""
+        self.path.unlink(missing_ok=True)
+        self._file.close()
 
     def finish(self, chunks: list[bytes]) -> Received:
         self.write(chunks)
