@@ -145,6 +145,7 @@ class ProcessCloud(Cloud):
         self.environment = {**os.environ, "PYTHONPATH": str(SOURCE / "src"), **(environment or {})}
         self.lines: list[str] = []
         self.process: subprocess.Popen[str] | None = None
+        self._listener: threading.Thread | None = None
 
     def command(self, *arguments: str) -> list[str]:
         """A command line that runs where the cloud runs."""
@@ -162,7 +163,8 @@ class ProcessCloud(Cloud):
                 env=self.environment,
             )
         heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._listen, args=(self.process, heard), daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=(self.process, heard), daemon=True)
+        self._listener.start()
         while True:
             line = heard.get(timeout=timeout)
             if line is None:
@@ -172,9 +174,10 @@ class ProcessCloud(Cloud):
 
     def _listen(self, process: "subprocess.Popen[str]", heard: "queue.SimpleQueue[str | None]") -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self.lines.append(line)
-            heard.put(line)
+        with process.stdout:
+            for line in process.stdout:
+                self.lines.append(line)
+                heard.put(line)
         heard.put(None)
 
     def log(self) -> str:
@@ -192,6 +195,8 @@ class ProcessCloud(Cloud):
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(60)
+            if self._listener is not None:
+                self._listener.join(10)
         self._tokens.clear()
 
     def run(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:
