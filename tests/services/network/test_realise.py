@@ -123,6 +123,26 @@ async def test_a_failing_host_is_tried_again(net: Net) -> None:
     assert (await net.show("network", network["id"]))["status"] == "ACTIVE"
 
 
+async def test_a_leg_has_its_networks_mtu(net: Net) -> None:
+    network, subnet = await net.network()
+    router = await net.make("router")
+    await net("PUT", f"routers/{router['id']}/add_router_interface", {"subnet_id": subnet["id"]})
+    await net.settle()
+    await net("PUT", f"networks/{network['id']}", {"network": {"mtu": 1400}})
+    await net.settle()
+    assert net.dataplane.routers[router["id"]].interfaces[0].mtu == net.dataplane.networks[network["id"]].mtu == 1400
+
+
+async def test_a_host_that_gives_up_says_so_and_recovers(net: Net) -> None:
+    network, _ = await net.network()
+    port = await net.make("port", network_id=network["id"])
+    await net.settle()
+    await net.kernel.db.run(lambda tx: tx.exec_driver_sql("UPDATE network_networks SET status = 'ERROR'"))
+    await net("PUT", f"ports/{port['id']}", {"port": {"name": "again"}})
+    await net.settle()
+    assert (await net.show("network", network["id"]))["status"] == "ACTIVE"
+
+
 async def test_many_changes_are_made_at_once(net: Net) -> None:
     await net.kernel.operations.stop()
     network, _ = await net.network()

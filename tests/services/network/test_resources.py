@@ -304,3 +304,24 @@ async def test_subnet_pools(net: Net) -> None:
     )
     assert changed.json()["subnetpool"]["address_scope_id"] == scope["id"]
     await net.refused(409, "AddressScopeInUse", "DELETE", f"address-scopes/{scope['id']}")
+
+
+async def test_the_default_pool(net: Net) -> None:
+    network = await net.make("network")
+    body = {"subnet": {"network_id": network["id"], "use_default_subnetpool": True, "ip_version": 4}}
+    await net.refused(400, "BadRequest", "POST", "subnets", body)
+    values = {"prefixes": ["10.10.0.0/16"], "default_prefixlen": 26, "is_default": True, "shared": True}
+    pool = await net.make("subnetpool", token="admin", name="p", **values)
+    await net.refused(400, "", "POST", "subnetpools", {"subnetpool": {"name": "q", **values}}, token="admin")
+    subnet = (await net("POST", "subnets", body)).json()["subnet"]
+    assert (subnet["cidr"], subnet["subnetpool_id"]) == ("10.10.0.0/26", pool["id"])
+
+
+async def test_dhcp_is_turned_on_under_ports(net: Net) -> None:
+    network, subnet = await net.network(enable_dhcp=False)
+    await net.make("port", network_id=network["id"])
+    await net("PUT", f"subnets/{subnet['id']}", {"subnet": {"enable_dhcp": True}})
+    (dhcp,) = await net.list("port", "device_owner=network:dhcp")
+    await net.settle()
+    (wanted,) = net.dataplane.networks[network["id"]].subnets
+    assert wanted.dhcp_address == dhcp["fixed_ips"][0]["ip_address"] == "10.0.0.3"

@@ -147,6 +147,8 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> Network:
         )
     network = change(tx, network, **given)
     ctx.service.realiser.touch(tx, [id])
+    if "mtu" in given:
+        ctx.service.realiser.touch_routers_of(tx, id)
     return network
 
 

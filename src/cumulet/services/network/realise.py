@@ -22,7 +22,7 @@ from cumulet.core.operations import Finish, Operation
 from cumulet.core.operations import table as operations
 from cumulet.core.types import now
 from cumulet.services.network import wanted
-from cumulet.services.network.drivers import Dataplane
+from cumulet.services.network.drivers import Dataplane, Router
 from cumulet.services.network.drivers.simulated import SimulatedDataplane
 from cumulet.services.network.floating_ip import FLOATING
 from cumulet.services.network.network import NETWORKS
@@ -170,7 +170,7 @@ class Realiser:
             legs = [*spec.interfaces, *([spec.gateway] if spec.gateway else [])]
             await self.realise([leg.network_id for leg in legs if leg.network_id not in self._present])
             await self._dataplane.ensure_router(spec)
-        return partial(_floating_active, [f.id for f in spec.floating_ips]) if spec.floating_ips else None
+        return partial(_router_made, spec)
 
     # ---- metadata -------------------------------------------------------------------------------------------------------
 
@@ -193,8 +193,15 @@ def _made(found: wanted.Wanted, tx: Connection) -> None:
         tx.execute(NETWORKS.update().where(NETWORKS.c.id == found.spec.id).values(status="ACTIVE"))
 
 
-def _floating_active(ids: Sequence[str], tx: Connection) -> None:
-    down = (FLOATING.c.id.in_(ids), FLOATING.c.status != "ACTIVE", FLOATING.c.port_id.is_not(None))
+def _router_made(spec: Router, tx: Connection) -> None:
+    tx.execute(ROUTERS.update().where(ROUTERS.c.id == spec.id, ROUTERS.c.status == "ERROR").values(status="ACTIVE"))
+    if not spec.floating_ips:
+        return
+    down = (
+        FLOATING.c.id.in_([f.id for f in spec.floating_ips]),
+        FLOATING.c.status != "ACTIVE",
+        FLOATING.c.port_id.is_not(None),
+    )
     tx.execute(FLOATING.update().where(*down).values(status="ACTIVE", updated_at=now()))
 
 

@@ -62,6 +62,7 @@ class Subnet(Standard, table="network_subnets", path="/v2.0/subnets", lax=True):
     ip_version: Annotated[int, Meta(ge=4, le=6)] = once("4 or 6.", AUTO, FIND)
     cidr: Str64 = once("Its range.", AUTO, FIND)
     prefixlen: int | None = sent("The length of the prefix taken from a subnet pool.", AUTO)
+    use_default_subnetpool: bool = sent("Whether to take a prefix of the default pool.", False)
     gateway_ip: Str64 | None = edit("The way out; null for none.", AUTO, FIND)
     allocation_pools: list[Pool] = edit("What addresses are given out from.", AUTO)
     enable_dhcp: bool = edit("Whether guests are told their addresses.", True, FIND)
@@ -254,6 +255,8 @@ def _check_modes(body: Any, whole: Net) -> None:
 
 
 def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
+    from cumulet.services.network.subnetpool import default_pool
+
     empty_for_null(body, "dns_nameservers", "host_routes")
     project_id = owner(ctx, body)
     network = db.get(tx, Network, body.network_id, *network_visible(ctx))
@@ -261,7 +264,10 @@ def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
         ctx.require("create_subnet", {"project_id": network.project_id})
     charge(tx, "subnet", Subnet, project_id)
     given = body.given()
-    whole = _cidr(tx, ctx, body, given)
+    pool_id = given.get("subnetpool_id")
+    if body.use_default_subnetpool and pool_id is None:
+        pool_id = default_pool(tx, ctx, given.get("ip_version", 4))
+    whole = _cidr(tx, ctx, given, pool_id)
     version = given.get("ip_version", whole.version)
     if version != whole.version:
         raise Invalid(
@@ -282,7 +288,7 @@ def add_subnet(tx: Connection, ctx: Ctx, body: Any) -> Subnet:
         ip_version=whole.version,
         gateway_ip=None if gateway is None else str(gateway),
         allocation_pools=pools,
-        subnetpool_id=given.get("subnetpool_id"),
+        subnetpool_id=pool_id,
     )
     db.insert(tx, subnet)
     change(tx, network, subnets=[*network.subnets, subnet.id])
@@ -294,12 +300,12 @@ def _default_gateway(whole: Net) -> Ip | None:
     return whole.network_address + 1 if whole.num_addresses > 2 else None
 
 
-def _cidr(tx: Connection, ctx: Ctx, body: Any, given: dict[str, Any]) -> Net:
+def _cidr(tx: Connection, ctx: Ctx, given: dict[str, Any], pool_id: str | None) -> Net:
     """The range asked for: a CIDR, or a prefix from a subnet pool."""
-    if given.get("subnetpool_id"):
-        from cumulet.services.network.subnetpool import take
+    from cumulet.services.network.subnetpool import take
 
-        return take(tx, ctx, given["subnetpool_id"], given.get("cidr"), given.get("prefixlen"), given.get("ip_version"))
+    if pool_id is not None:
+        return take(tx, ctx, pool_id, given.get("cidr"), given.get("prefixlen"), given.get("ip_version"))
     if not given.get("cidr"):
         raise Invalid(
             "Bad subnets request: a subnetpool must be specified in the absence of a cidr.", code="BadRequest"
@@ -327,6 +333,8 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> Subnet:
     if given.get("enable_dhcp") is False:
         subnet = _without_dhcp(tx, ctx, subnet)
     subnet = change(tx, subnet, **given)
+    if given.get("enable_dhcp") and subnet.dhcp_port_id is None:
+        _with_dhcp(tx, ctx, subnet)
     ctx.service.realiser.touch(tx, [subnet.network_id])
     if "gateway_ip" in given:
         ctx.service.realiser.touch_routers_of(tx, subnet.network_id)
@@ -342,6 +350,14 @@ def _without_dhcp(tx: Connection, ctx: Ctx, subnet: Subnet) -> Subnet:
         subnet.dhcp_port_id = subnet.dhcp_address = None
         db.update(tx, Subnet, subnet.id, dhcp_port_id=None, dhcp_address=None)
     return subnet
+
+
+def _with_dhcp(tx: Connection, ctx: Ctx, subnet: Subnet) -> None:
+    """Give a subnet that is in use its DHCP server; one that is not gets it with its first port."""
+    from cumulet.services.network.plumbing import add_dhcp_port
+
+    if tx.execute(select(allocate.a.port_id).where(allocate.a.subnet_id == subnet.id).limit(1)).first() is not None:
+        add_dhcp_port(tx, ctx.service, db.get(tx, Network, subnet.network_id), subnet)
 
 
 def _check_gateway_unused(tx: Connection, subnet: Subnet) -> None:

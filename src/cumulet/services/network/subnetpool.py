@@ -132,12 +132,30 @@ def _check_scope(tx: Connection, ctx: Ctx, scope_id: str | None, version: int) -
             )
 
 
+def _check_default(tx: Connection, version: int, pool_id: str = "") -> None:
+    other = (POOLS.c.is_default, POOLS.c.ip_version == version, POOLS.c.id != pool_id)
+    if db.first(tx, SubnetPool, *other) is not None:
+        raise Invalid(
+            "A default subnetpool for this IP family has already been set. Only one default may exist per IP family"
+        )
+
+
+def default_pool(tx: Connection, ctx: Ctx, version: int) -> str:
+    """The ID of the pool that is taken when none is named."""
+    pool = db.first(tx, SubnetPool, POOLS.c.is_default, POOLS.c.ip_version == version, *visible(ctx))
+    if pool is None:
+        raise Invalid(f"Bad subnets request: No default subnetpool found for IPv{version}.", code="BadRequest")
+    return pool.id
+
+
 def add_pool(tx: Connection, ctx: Ctx, body: Any) -> SubnetPool:
     project_id = owner(ctx, body)
     charge(tx, "subnetpool", SubnetPool, project_id)
     prefixes, version = _ranges(body.prefixes)
     _check_scope(tx, ctx, body.address_scope_id, version)
     lengths = _lengths(body.given(), None, version)
+    if body.is_default:
+        _check_default(tx, version)
     pool = SubnetPool.new(body, **stamps(project_id), prefixes=prefixes, ip_version=version, **lengths)
     db.insert(tx, pool)
     return pool
@@ -156,6 +174,8 @@ def _change(tx: Connection, ctx: Ctx, id: str, body: Any) -> SubnetPool:
                 raise Invalid("Illegal update to prefixes: Existing prefixes must be a subset of the new prefixes.",
                               code="IllegalSubnetPoolUpdate")  # fmt: skip
     given.update(_lengths(given, pool, pool.ip_version))
+    if given.get("is_default"):
+        _check_default(tx, pool.ip_version, id)
     if "address_scope_id" in given:
         _check_scope(tx, ctx, given["address_scope_id"], pool.ip_version)
     return change(tx, pool, **given)

@@ -66,7 +66,6 @@ EXTENSIONS = {
         ("standard-attr-tag", "Tag support for resources with standard attribute", "Tags"),
         ("standard-attr-timestamp", "Resource timestamps", "When a resource was made and changed"),
         ("subnet_allocation", "Subnet Allocation", "Subnet pools"),
-        ("address-scope", "Address scope", "Address scopes"),
     )
 }
 """What is true of this cloud, by upstream's names."""

@@ -11,7 +11,7 @@ from cumulet.services.network import drivers
 from cumulet.services.network.allocate import a, net
 from cumulet.services.network.allocate import table as allocations
 from cumulet.services.network.floating_ip import FLOATING
-from cumulet.services.network.network import Network
+from cumulet.services.network.network import NETWORKS, Network
 from cumulet.services.network.port import PORTS, Port
 from cumulet.services.network.router import GATEWAY, INTERFACE, Router
 from cumulet.services.network.security_group import members
@@ -146,6 +146,8 @@ def router(tx: Connection, router_id: str) -> drivers.Router | None:
     )  # fmt: skip
     subnet_ids = {f.subnet_id for leg in legs for f in leg.fixed_ips}
     subnets = {s.id: s for s in db.find(tx, Subnet, SUBNETS.c.id.in_(subnet_ids))} if subnet_ids else {}
+    sizes = select(NETWORKS.c.id, NETWORKS.c.mtu).where(NETWORKS.c.id.in_({leg.network_id for leg in legs}))
+    mtu: dict[str, int] = {found.id: found.mtu for found in tx.execute(sizes)}
     out = next((leg for leg in legs if leg.device_owner == GATEWAY), None)
     floating = tx.execute(
         select(FLOATING.c.id, FLOATING.c.floating_ip_address, FLOATING.c.fixed_ip_address)
@@ -155,8 +157,8 @@ def router(tx: Connection, router_id: str) -> drivers.Router | None:
     info = row.external_gateway_info
     return drivers.Router(
         id=row.id,
-        interfaces=tuple(_leg(leg, subnets) for leg in legs if leg is not out),
-        gateway=None if out is None else _leg(out, subnets),
+        interfaces=tuple(_leg(leg, subnets, mtu) for leg in legs if leg is not out),
+        gateway=None if out is None else _leg(out, subnets, mtu),
         gateway_nexthops=() if out is None else _nexthops(out, subnets),
         enable_snat=bool(info and info.enable_snat),
         floating_ips=tuple(drivers.FloatingIp(*f) for f in floating) if out is not None else (),
@@ -165,9 +167,9 @@ def router(tx: Connection, router_id: str) -> drivers.Router | None:
     )
 
 
-def _leg(port: Port, subnets: dict[str, Subnet]) -> drivers.RouterInterface:
+def _leg(port: Port, subnets: dict[str, Subnet], mtu: dict[str, int]) -> drivers.RouterInterface:
     addresses = tuple(f"{f.ip_address}/{net(subnets[str(f.subnet_id)].cidr).prefixlen}" for f in port.fixed_ips)
-    return drivers.RouterInterface(port.id, port.network_id, port.mac_address, addresses)
+    return drivers.RouterInterface(port.id, port.network_id, port.mac_address, addresses, mtu[port.network_id])
 
 
 def _nexthops(port: Port, subnets: dict[str, Subnet]) -> tuple[str, ...]:
