@@ -1,11 +1,13 @@
 """The hypervisor drivers: one contract for both, and for `qemu` real machines, restarts and SIGKILL."""
 
 import asyncio
+import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
+import struct
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +19,7 @@ from msgspec.structs import replace
 from cumulet.services.compute.drivers import Hypervisor, HypervisorError, Nic, Power, RootDisk, ServerSpec
 from cumulet.services.compute.drivers.qemu import QemuHypervisor, cgroup, config_drive, console, disk, process
 from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
+from cumulet.services.network.drivers import DataplaneError
 from tests.drivers.hypervisor_guest import DEAF, LEAVES, OBEYS, write_guest
 
 NO_QEMU = [
@@ -415,6 +418,45 @@ def test_cgroup_version_2(tmp_path: Path) -> None:
     groups.join("id", 42, vcpus=3)
     assert (tmp_path / "cumulet" / "id" / "cpu.weight").read_text() == "300"
     assert (tmp_path / "cumulet" / "id" / "cgroup.procs").read_text() == "42"
+
+
+class TunTaps:
+    """Taps without a network, in the namespace of the test run; the third cannot be opened."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def open_tap(self, network_id: str, port_id: str, mac: str) -> int:
+        if len(self.names) == 2:
+            raise DataplaneError(f"no tap for port {port_id}")
+        self.names.append(f"tt{uuid.uuid4().hex[:10]}")
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+        fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", self.names[-1].encode(), 0x5002))  # TUNSETIFF
+        return descriptor
+
+    def present(self) -> list[str]:
+        return [name for name in self.names if Path("/sys/class/net", name).exists()]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="needs root and /dev/net/tun")
+@qemu_only
+async def test_taps_belong_to_the_machine_alone(kind: str, directory: Path, image: Path) -> None:
+    taps = TunTaps()
+    driver = QemuHypervisor(directory, taps, virt_type="tcg")
+    await driver.start()
+    nics = tuple(Nic(f"port-{number}", "net", f"fa:16:3e:00:00:0{number}", 1400) for number in range(3))
+    with pytest.raises(DataplaneError):
+        await driver.ensure_server(server(image, nics=nics))
+    assert taps.present() == []
+    taps.names.clear()
+    spec = server(image, nics=nics[:2])
+    await driver.ensure_server(spec)
+    assert len(taps.present()) == 2  # though our own descriptors are closed
+    await driver.remove_server(spec.id)
+    assert taps.present() == []
+    await driver.stop()
+    await clean_up(lambda: QemuHypervisor(directory, taps, virt_type="tcg"), kind, directory)
 
 
 # -- SIGKILL ---------------------------------------------------------------------------------------------------------
