@@ -158,10 +158,13 @@ async def test_views_by_version(compute: Compute, version: str, there: set[str],
 
 async def test_version_documents(compute: Compute) -> None:
     root = await compute.client("GET", "/", token="nobody")
-    assert root.status == 200 and [v["id"] for v in root.json()["versions"]] == ["v2.1"]
+    assert root.status == 200 and [v["id"] for v in root.json()["versions"]] == ["v2.0", "v2.1"]
     for path in ("/v2.1", "/v2.1/"):
         shown = (await compute.client("GET", path, token="nobody")).json()["version"]
         assert (shown["version"], shown["min_version"], shown["status"]) == ("2.96", "2.1", "CURRENT")
+    old = (await compute.client("GET", "/v2/", token="nobody")).json()["version"]
+    assert (old["version"], old["status"]) == ("", "SUPPORTED")
+    assert len((await compute.client("GET", "/v2/flavors")).json()["flavors"]) == 6
     both = await compute.client("GET", "/v2.1/flavors", X_OpenStack_Nova_API_Version="2.42")
     assert both.headers["OpenStack-API-Version"] == "compute 2.42" and "X-Compute-Request-Id" in both.headers
     assert (await compute("GET", "/flavors", version="2.97")).status == 406

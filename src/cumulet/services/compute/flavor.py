@@ -140,10 +140,10 @@ def _prepare(ctx: Ctx) -> Callable[[Connection, list[Any]], list[Flavor]]:
 
 def _number(name: str) -> Callable[[list[str]], int]:
     def convert(given: list[str]) -> int:
-        try:
-            return int(given[-1])
-        except ValueError:
-            raise Invalid(f"Invalid {name} filter [{given[-1]}]") from None
+        text = given[-1]
+        if not text.lstrip("-").isdecimal() or len(text) > 10:
+            raise Invalid(f"Invalid {name} filter [{text}]")
+        return int(text)
 
     return convert
 

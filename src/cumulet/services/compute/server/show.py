@@ -109,6 +109,11 @@ def _flag(column: Any) -> Callable[[list[str]], ColumnElement[bool]]:
     return lambda given: column.is_(given[-1].lower() in TRUE)
 
 
+def _small(text: str) -> int:
+    """A number that a column can hold; what is none finds nothing."""
+    return int(text) if text.isdecimal() and len(text) < 10 else -1
+
+
 FILTERS: dict[str, Callable[[list[str]], ColumnElement[bool]]] = {
     "name": _pattern("name", C.name),
     "status": _by_status,
@@ -130,9 +135,9 @@ FILTERS: dict[str, Callable[[list[str]], ColumnElement[bool]]] = {
     "locked": _flag(C.locked),
     "vm_state": _exactly(C.vm_state),
     "task_state": _exactly(C.task_state),
-    "power_state": lambda given: C.power_state == (int(given[-1]) if given[-1].isdecimal() else -1),
+    "power_state": lambda given: C.power_state == _small(given[-1]),
     "hostname": _pattern("hostname", C.hostname),
-    "launch_index": lambda given: C.launch_index == (int(given[-1]) if given[-1].isdecimal() else -1),
+    "launch_index": lambda given: C.launch_index == _small(given[-1]),
 }
 """What everybody may filter by."""
 ADMIN_FILTERS = {

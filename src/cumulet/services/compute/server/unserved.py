@@ -4,14 +4,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cumulet.api.http import Endpoint
-from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER
+from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import Version
 from cumulet.core.errors import NotImplementedHere
 from cumulet.services.compute.context import Ctx
 from cumulet.services.compute.server.state import get_server
 
 RULE = "cumulet:compute:unserved"
-RULES = {RULE: ADMIN_OR_OWNER_MEMBER}
 
 NEVER: Version = (99, 999)
 ACTIONS: tuple[tuple[str, str, Version], ...] = (
@@ -54,7 +53,21 @@ def _refusal(words: str) -> Callable[..., Awaitable[Any]]:
     return refuse
 
 
+async def list_volumes(ctx: Ctx, id: str) -> Any:
+    """List the volumes that are attached to a server: there are none."""
+    await ctx.service.kernel.db.read_inline(get_server, ctx, id)
+    return {"volumeAttachments": []}
+
+
+VOLUMES = "/v2.1/servers/{id}/os-volume_attachments"
+VOLUMES_RULE = "os_compute_api:os-volumes-attachments:index"
+RULES = {RULE: ADMIN_OR_OWNER_MEMBER, VOLUMES_RULE: ADMIN_OR_OWNER_READER}
+
 endpoints = [
-    Endpoint("POST", "/v2.1/servers/{id}/action", _refusal(words), RULE, Any, action=action, until=until)
-    for action, words, until in ACTIONS
+    Endpoint("GET", VOLUMES, list_volumes, VOLUMES_RULE),
+    Endpoint("POST", VOLUMES, _refusal("Attaching a volume to"), RULE, Any),
+    *[
+        Endpoint("POST", "/v2.1/servers/{id}/action", _refusal(words), RULE, Any, action=action, until=until)
+        for action, words, until in ACTIONS
+    ],
 ]
