@@ -116,7 +116,8 @@ async def cut_off(client: Client, image: dict[str, Any], *, chunked: bool) -> No
     _, writer = await asyncio.open_connection(host, int(port))
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000000"
     writer.write(
-        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\nContent-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
+        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
+        f"Content-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
     )
     writer.write((b"186a0\r\n" if chunked else b"") + bytes(100_000))
     await writer.drain()

@@ -105,7 +105,8 @@ async def test_inventories(client: Client) -> None:
     reply = await ask(client, "PUT", path, stale)
     assert reply.status == 409 and reply.json()["errors"][0]["code"] == "placement.concurrent_update"
     for body in (
-        {"total": 0}, {"total": 2**40}, {"total": 5, "reserved": 6}, {"total": 5, "allocation_ratio": 1e300}, {"total": 5, "x": 1},
+        {"total": 0}, {"total": 2**40}, {"total": 5, "reserved": 6}, {"total": 5, "allocation_ratio": 1e300},
+        {"total": 5, "x": 1},
     ):  # fmt: skip
         now = {"resource_provider_generation": await generation(client, uuid)}
         assert (await ask(client, "PUT", path, {**now, "inventories": {"VCPU": body}})).status == 400, body
