@@ -36,6 +36,12 @@ async def show(client: Client, image: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def qcow2(path: Path, size: str, *options: str) -> Path:
+    """An empty disk."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), size], check=True)
+    return path
+
+
 def files(images: ImageRuntime) -> set[str]:
     """Every file in the store."""
     return {path.name for path in images.store.directory.rglob("*") if path.is_file()}
@@ -110,7 +116,8 @@ async def cut_off(client: Client, image: dict[str, Any], *, chunked: bool) -> No
     _, writer = await asyncio.open_connection(host, int(port))
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000000"
     writer.write(
-        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\nContent-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
+        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
+        f"Content-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
     )
     writer.write((b"186a0\r\n" if chunked else b"") + bytes(100_000))
     await writer.drain()
@@ -173,7 +180,7 @@ async def test_deleted_while_it_is_uploaded(client: Client, images: ImageRuntime
 async def test_data_that_is_refused(client: Client, images: ImageRuntime, tmp_path: Path) -> None:
     disk, base = tmp_path / "disk.qcow2", tmp_path / "base"
     base.write_bytes(bytes(1 << 20))
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw", str(disk)], check=True)
+    qcow2(disk, "1M", "-b", str(base), "-F", "raw")
     for disk_format in ("qcow2", "raw"):
         image = await make(client, disk_format)
         reply = await put(client, image, disk.read_bytes())
@@ -183,7 +190,7 @@ async def test_data_that_is_refused(client: Client, images: ImageRuntime, tmp_pa
     reply = await put(client, image, bytes(1000))
     assert reply.status == 415 and "does not match" in reply.json()["message"]
     assert files(images) == set()
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "77M"], check=True)
+    qcow2(disk, "77M")
     assert (await put(client, image, disk.read_bytes())).status == 204
     assert (await show(client, image))["virtual_size"] == 77 << 20
 
@@ -227,8 +234,7 @@ async def test_what_a_dead_process_left(client: Client, images: ImageRuntime, pa
 
 
 async def test_what_other_services_ask(client: Client, images: ImageRuntime, tmp_path: Path) -> None:
-    disk = tmp_path / "guest.qcow2"
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "10M"], check=True)
+    disk = qcow2(tmp_path / "guest.qcow2", "10M")
     for _ in range(2):
         info = await images.ensure_guest_image("project-admin", disk)
     assert (info.id, info.name, info.status, info.virtual_size) == (GUEST_IMAGE_ID, "cumulet-guest", "active", 10 << 20)

@@ -67,16 +67,24 @@ def held(tx: Connection, consumer: str) -> dict[str, dict[str, int]]:
 
 def drop(tx: Connection, consumer: str) -> bool:
     """Take all from a consumer; False if it held nothing."""
+    t.touch(tx, held(tx, consumer))
     gone = tx.execute(t.allocations.delete().where(t.allocations.c.consumer_uuid == consumer)).rowcount
     tx.execute(t.consumers.delete().where(t.consumers.c.uuid == consumer))
     return bool(gone)
 
 
-def give(tx: Connection, consumer: str, takes: dict[str, dict[str, int]], owner: dict[str, Any]) -> None:
-    """Have the consumer hold exactly this; Conflict where there is no room for it."""
-    before = tx.execute(select(t.consumers.c.generation).where(t.consumers.c.uuid == consumer)).scalar()
-    drop(tx, consumer)
-    if not takes:
+def generation_of(tx: Connection, consumer: str) -> int | None:
+    """How often what the consumer holds was changed; None where it holds nothing."""
+    found: int | None = tx.execute(select(t.consumers.c.generation).where(t.consumers.c.uuid == consumer)).scalar()
+    return found
+
+
+def give(
+    tx: Connection, consumer: str, takes: dict[str, dict[str, int]], owner: dict[str, Any], before: int | None = None
+) -> None:
+    """Have a consumer that holds nothing hold this; Conflict where there is no room for it. `before` is its generation up to
+    now."""
+    if not any(takes.values()):
         return
     check_classes(tx, {name for resources in takes.values() for name in resources})
     known = set(tx.execute(select(t.providers.c.uuid).where(t.providers.c.uuid.in_(list(takes)))).scalars())
@@ -94,23 +102,28 @@ def give(tx: Connection, consumer: str, takes: dict[str, dict[str, int]], owner:
     generation = 1 if before is None else before + 1
     tx.execute(t.consumers.insert().values(uuid=consumer, generation=generation, **owner))
     tx.execute(t.allocations.insert(), rows)
-    tx.execute(
-        t.providers.update().where(t.providers.c.uuid.in_(list(takes))).values(generation=t.providers.c.generation + 1)
-    )
+    t.touch(tx, takes)
 
 
-def _apply(tx: Connection, version: tuple[int, int], consumer: str, wanted: Wanted) -> None:
+def _check(version: tuple[int, int], wanted: Wanted, now: int | None) -> None:
+    """Whether the caller may say so, by what he knows of the consumer."""
     if version >= (1, 28):
         if wanted.consumer_generation is UNSET:
             raise Invalid("JSON does not validate: 'consumer_generation' is a required property")
-        now = tx.execute(select(t.consumers.c.generation).where(t.consumers.c.uuid == consumer)).scalar()
         if now != wanted.consumer_generation:
             message = f"consumer generation conflict - expected {now} but got {wanted.consumer_generation}"
             raise Conflict(message, code="placement.concurrent_update")
-    elif not wanted.takes():
-        raise Invalid("JSON does not validate: allocations must not be empty before version 1.28")
-    owner = {"project_id": wanted.project_id, "user_id": wanted.user_id, "consumer_type": wanted.consumer_type}
-    give(tx, consumer, wanted.takes(), owner)
+
+
+def _apply(tx: Connection, version: tuple[int, int], all_wanted: dict[str, Wanted]) -> None:
+    """Replace what consumers hold: all is given back before anything is taken, so that one can take what another leaves."""
+    before = {uuid: generation_of(tx, uuid) for uuid in all_wanted}
+    for uuid, wanted in all_wanted.items():
+        _check(version, wanted, before[uuid])
+        drop(tx, uuid)
+    for uuid, wanted in all_wanted.items():
+        owner = {"project_id": wanted.project_id, "user_id": wanted.user_id, "consumer_type": wanted.consumer_type}
+        give(tx, uuid, wanted.takes(), owner, before[uuid])
 
 
 def _consumer(uuid: str) -> None:
@@ -143,20 +156,16 @@ async def show_allocations(ctx: Ctx, consumer_uuid: str) -> Any:
 async def set_allocations(ctx: Ctx, consumer_uuid: str, body: Wanted) -> None:
     """Have a consumer hold exactly this."""
     _consumer(consumer_uuid)
-    await ctx.service.kernel.db.run(_apply, ctx.version, consumer_uuid, body)
+    if ctx.version < (1, 28) and not body.takes():
+        raise Invalid("JSON does not validate: allocations must not be empty before version 1.28")
+    await ctx.service.kernel.db.run(_apply, ctx.version, {consumer_uuid: body})
 
 
 async def set_many(ctx: Ctx, body: dict[str, Wanted]) -> None:
     """Have several consumers hold exactly this, all or none."""
     for uuid in body:
         _consumer(uuid)
-
-    def change(tx: Connection) -> None:
-        # what is given up comes first, so that it can be taken by another in the same call
-        for uuid, wanted in sorted(body.items(), key=lambda item: bool(item[1].takes())):
-            _apply(tx, ctx.version, uuid, wanted)
-
-    await ctx.service.kernel.db.run(change)
+    await ctx.service.kernel.db.run(_apply, ctx.version, body)
 
 
 async def delete_allocations(ctx: Ctx, consumer_uuid: str) -> None:

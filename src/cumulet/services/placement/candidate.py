@@ -1,6 +1,7 @@
 """Allocation candidates: which providers have room for what is asked. GET /allocation_candidates"""
 
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from cumulet.api.http import Endpoint
 from cumulet.core.errors import Invalid
 from cumulet.services.placement import tables as t
 from cumulet.services.placement.context import Ctx, rules
+from cumulet.services.placement.name import check_classes
 
 RULES = rules("allocation_candidates", "list")
 
@@ -19,18 +21,22 @@ def parse_resources(text: str) -> dict[str, int]:
     wanted: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         name, _, amount = part.partition(":")
-        if not amount.isdigit() or int(amount) < 1 or not name:
+        if not re.fullmatch(r"[1-9][0-9]{0,9}", amount) or not name:
             raise Invalid(f"Badly formed resources parameter. Expected resources query string parameter in form: "
                           f"?resources=VCPU:2,MEMORY_MB:1024, not '{text}'")  # fmt: skip
         wanted[name] = int(amount)
     return wanted
 
 
+def capacity(inventory: Any) -> int:
+    """How much of an inventory can be given out; bounded, because the ratio may be anything."""
+    return int(min((inventory.total - inventory.reserved) * inventory.allocation_ratio, 2.0**62))
+
+
 def fits(inventory: Any, used: int, amount: int) -> bool:
     """Whether `amount` more of this inventory can be taken."""
-    capacity = int((inventory.total - inventory.reserved) * inventory.allocation_ratio)
     within = inventory.min_unit <= amount <= inventory.max_unit and amount % inventory.step_size == 0
-    return bool(within and used + amount <= capacity)
+    return bool(within and used + amount <= capacity(inventory))
 
 
 def inventories_of(tx: Connection, uuids: list[str]) -> dict[tuple[str, str], Any]:
@@ -57,12 +63,17 @@ async def list_candidates(ctx: Ctx) -> Any:
     if not wanted:
         raise Invalid("At least one request group (`resources` or `resources{$S}`) is required.")
     limit = query.get("limit")
-    if limit is not None and (not limit.isdigit() or int(limit) < 1):
+    if limit is not None and not re.fullmatch(r"[1-9][0-9]{0,8}", limit):
         raise Invalid(f"Invalid query string parameters: limit must be a positive integer, not '{limit}'")
     required = set((query.get("required") or "").split(",")) - {""}
+    groups = set((query.get("member_of") or "").removeprefix("in:").split(",")) - {""}
+    tree = query.get("in_tree")
 
     def look(tx: Connection) -> Any:
+        check_classes(tx, wanted)
         rows = [r for r in tx.execute(select(t.providers)) if required <= set(r.traits)]
+        rows = [r for r in rows if not groups or groups & set(r.aggregates)]
+        rows = [r for r in rows if tree in (None, r.uuid, r.root_provider_uuid)]
         found = with_room(tx, rows, wanted)
         random.shuffle(found)
         found = found[: int(limit)] if limit else found
@@ -84,8 +95,7 @@ def _shown(
         resources = {}
         for (uuid, name), inventory in have.items():
             if uuid == row.uuid and (ctx.version >= (1, 27) or name in wanted):
-                capacity = int((inventory.total - inventory.reserved) * inventory.allocation_ratio)
-                resources[name] = {"capacity": capacity, "used": used.get((uuid, name), 0)}
+                resources[name] = {"capacity": capacity(inventory), "used": used.get((uuid, name), 0)}
         summaries[row.uuid] = {"resources": resources}
         if ctx.version >= (1, 17):
             summaries[row.uuid]["traits"] = row.traits

@@ -1,13 +1,18 @@
 """The context of placement's handlers, and its rules of policy."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from msgspec import Meta
 
 from cumulet.core.context import Context
 
 if TYPE_CHECKING:
-    pass
+    from cumulet.services.placement.runtime import PlacementRuntime
 
-Ctx = Context["PlacementRuntime"]
+Ctx: TypeAlias = "Context[PlacementRuntime]"
+
+Generation = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+"""A provider's generation as a client knows it."""
 
 ADMIN_OR_SERVICE = "role:admin or role:service"
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from cumulet.api.http import Endpoint, Response
 from cumulet.core.errors import Conflict, Invalid, NotFound
 from cumulet.services.placement import tables as t
-from cumulet.services.placement.context import Ctx, rules
+from cumulet.services.placement.context import Ctx, Generation, rules
 from cumulet.services.placement.name import check_classes
 
 RULES = rules("resource_providers:inventories", "list", "create", "show", "update", "delete")
@@ -29,20 +29,23 @@ class Amounts(Struct, forbid_unknown_fields=True):
     min_unit: Amount = 1
     max_unit: Amount = MAX
     step_size: Amount = 1
-    allocation_ratio: Annotated[float, Meta(gt=0)] = 1.0
+    allocation_ratio: Annotated[float, Meta(gt=0, le=3.40282e38)] = 1.0
 
 
-class OneInventory(Amounts):
-    resource_provider_generation: int = -1
+class OneInventory(Amounts, kw_only=True):
+    resource_provider_generation: Generation
 
 
-class NewInventory(OneInventory, kw_only=True):
+class NewInventory(Amounts, kw_only=True):
+    """One that comes to what a provider has: here the generation need not be known."""
+
+    resource_provider_generation: Generation | None = None
     resource_class: ClassName
 
 
 class Inventories(Struct, forbid_unknown_fields=True):
     inventories: dict[ClassName, Amounts]
-    resource_provider_generation: int
+    resource_provider_generation: Generation
 
 
 COLUMNS = [f.name for f in structs.fields(Amounts)]
@@ -121,15 +124,16 @@ def _one(tx: Connection, uuid: str, name: str) -> dict[str, Any]:
     return {"resource_provider_generation": t.provider(tx, uuid).generation, **found[name]}
 
 
-def _put(tx: Connection, uuid: str, name: str, body: OneInventory, *, new: bool) -> dict[str, Any]:
-    t.provider(tx, uuid)
+def _put(tx: Connection, uuid: str, name: str, body: OneInventory | NewInventory, *, new: bool) -> dict[str, Any]:
+    row = t.provider(tx, uuid)
     wanted = {n: Amounts(**a) for n, a in _rows(tx, uuid).items()}
     if new and name in wanted:
         raise Conflict(f"Update conflict: inventory of {name} exists", code="placement.concurrent_update")
     if not new and name not in wanted:
         raise Invalid(f"No inventory record with resource class {name} for {uuid}")
     wanted[name] = Amounts(**_amounts(body))
-    t.advance(tx, uuid, body.resource_provider_generation)
+    known = body.resource_provider_generation
+    t.advance(tx, uuid, row.generation if known is None else known)
     replace(tx, uuid, wanted)
     return _one(tx, uuid, name)
 

@@ -6,6 +6,7 @@ GET /resource_providers/{uuid}/usages, /allocations
 """
 
 from typing import Annotated, Any
+from uuid import UUID
 
 from msgspec import Meta, Struct
 from sqlalchemy import Connection, select
@@ -16,7 +17,7 @@ from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Uuid, is_uuid, new_id
 from cumulet.services.placement import tables as t
 from cumulet.services.placement.candidate import parse_resources, with_room
-from cumulet.services.placement.context import Ctx, rules
+from cumulet.services.placement.context import Ctx, Generation, rules
 
 RULES = {
     **rules("resource_providers", "list", "create", "show", "update", "delete", "usages"),
@@ -40,12 +41,12 @@ class ProviderChange(Struct, forbid_unknown_fields=True):
 
 class Traits(Struct, forbid_unknown_fields=True):
     traits: list[Annotated[str, Meta(pattern="^[A-Z0-9_]{1,255}$")]]
-    resource_provider_generation: int
+    resource_provider_generation: Generation
 
 
 class Aggregates(Struct, forbid_unknown_fields=True):
     aggregates: list[Uuid]
-    resource_provider_generation: int
+    resource_provider_generation: Generation
 
 
 def shown(ctx: Ctx, row: Any) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def insert_provider(tx: Connection, uuid: str, name: str, parent: str | None = N
 
 async def create_provider(ctx: Ctx, body: NewProvider) -> Any:
     """Create a provider."""
-    uuid = body.uuid or new_id()
+    uuid = str(UUID(body.uuid)) if body.uuid else new_id()
     row = await ctx.service.kernel.db.run(insert_provider, uuid, body.name, body.parent_provider_uuid)
     headers = {"Location": f"{ctx.request.base_url}/resource_providers/{uuid}"}
     return Response(200, shown(ctx, row), headers) if ctx.version >= (1, 20) else Response(201, b"", headers)

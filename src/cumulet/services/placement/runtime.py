@@ -39,7 +39,7 @@ class PlacementRuntime:
         self, consumer_id: str, project_id: str, user_id: str, resources: Mapping[str, int], *, only: str | None = None
     ) -> str:
         owner = {"project_id": project_id, "user_id": user_id, "consumer_type": "INSTANCE"}
-        return await self.kernel.db.run(_claim, consumer_id, owner, dict(resources), only)
+        return await self.kernel.db.run(_claim, consumer_id, owner, {n: a for n, a in resources.items() if a > 0}, only)
 
     async def release(self, consumer_id: str) -> None:
         await self.kernel.db.run(drop, consumer_id)

@@ -1,5 +1,6 @@
 """What placement keeps: providers, what they have, who has taken how much of it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import (
@@ -86,6 +87,12 @@ def provider(tx: Connection, uuid: str) -> Row[Any]:
 def usages(tx: Connection, uuids: list[str]) -> dict[tuple[str, str], int]:
     """How much is taken, by provider and resource class."""
     return {(r.provider_uuid, r.resource_class): int(r.used) for r in tx.execute(_usages, {"uuids": uuids})}
+
+
+def touch(tx: Connection, uuids: Iterable[str]) -> None:
+    """Take providers to their next generation, because of what was taken of them or given back."""
+    where = providers.c.uuid.in_(list(uuids))
+    tx.execute(providers.update().where(where).values(generation=providers.c.generation + 1))
 
 
 def advance(tx: Connection, uuid: str, generation: int) -> int:
