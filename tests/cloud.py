@@ -134,7 +134,11 @@ class InProcessCloud(Cloud):
 
 
 class ProcessCloud(Cloud):
-    """`cumulet up` as a process of its own; with `namespace`, inside a network namespace on the default ports."""
+    """`cumulet up` as a process of its own; with `namespace`, inside a network namespace on the default ports.
+
+    It is entered without a mount namespace of its own (which `ip netns exec` makes): what is made under /run/netns must stay
+    in sight of the next start.
+    """
 
     def __init__(
         self, data: Path, *arguments: str, namespace: str = "", environment: dict[str, str] | None = None
@@ -149,7 +153,7 @@ class ProcessCloud(Cloud):
 
     def command(self, *arguments: str) -> list[str]:
         """A command line that runs where the cloud runs."""
-        return [*(["ip", "netns", "exec", self.namespace] if self.namespace else []), *arguments]
+        return [*(["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []), *arguments]
 
     def start(self, timeout: float = 60.0) -> float:
         """Start and wait for `ready in X s`; returns X."""

@@ -18,7 +18,7 @@ OPENSTACK = str(Path(sys.executable).parent / "openstack")
 
 def openstack(cloud: ProcessCloud, *arguments: str, name: str = "cumulet-demo") -> Any:
     """Run the unmodified command line; returns its JSON, or its text where it gives none."""
-    wants_json = arguments[1] in ("create", "show", "list") or "list" in arguments
+    wants_json = bool({"create", "show", "list"} & set(arguments))
     more = ("-f", "json") if wants_json else ()
     out = cloud.run(OPENSTACK, "--os-cloud", name, *arguments, *more)
     return json.loads(out) if wants_json else out
@@ -77,9 +77,11 @@ class Guest:
         return done.stdout if done.returncode == 0 else None
 
     def run(self, *arguments: str) -> str:
-        out = self.try_run(*arguments)
-        assert out is not None, f"{' '.join(arguments)} failed on {self.address}"
-        return out.strip()
+        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 0, (
+            f"{' '.join(arguments)} on {self.address}: {done.returncode} {done.stdout}{done.stderr}"
+        )
+        return done.stdout.strip()
 
 
 def make_key(path: Path) -> Path:

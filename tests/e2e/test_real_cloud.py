@@ -92,20 +92,24 @@ def test_console_log_shows_the_boot(tenant: Tenant) -> None:
 
 
 def test_a_removed_rule_stops_ssh_and_a_new_one_lets_it_in(tenant: Tenant) -> None:
-    held = subprocess.Popen(
-        tenant.guest.command("while echo alive; do sleep 1; done"), stdout=subprocess.PIPE, text=True
-    )
-    assert held.stdout is not None
-    assert held.stdout.readline() == "alive\n"
+    command = tenant.guest.command("while echo alive; do sleep 1; done")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as held:
+        try:
+            assert held.stdout is not None
+            assert held.stdout.readline() == "alive\n"
+            remove_ssh_rules(tenant)
+            wait_for("SSH to be shut out", lambda: not answers_ssh(tenant.address, 2), 20)
+            assert silent_for(held, 4), "an established session outlived its rule"
+        finally:
+            held.kill()
+    tenant.allow_ssh()
+    wait_for("SSH to be let in", lambda: tenant.guest.try_run("true") is not None, 30)
+
+
+def remove_ssh_rules(tenant: Tenant) -> None:
     rules = tenant.sdk.network.security_group_rules(security_group_id=tenant.default_group(), protocol="tcp")
     for rule in list(rules):
         tenant.sdk.network.delete_security_group_rule(rule.id)
-    wait_for("SSH to be shut out", lambda: not answers_ssh(tenant.address, 2), 20)
-    assert silent_for(held, 4), "an established session outlived its rule"
-    held.kill()
-    held.wait()
-    tenant.allow_ssh()
-    wait_for("SSH to be let in", lambda: tenant.guest.try_run("true") is not None, 30)
 
 
 def silent_for(process: "subprocess.Popen[str]", seconds: float) -> bool:
