@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from sqlalchemy import Connection, Index, bindparam, select
 
-from cumulet.api.crud import crud, own_project
+from cumulet.api.crud import own_project
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import AUTO, FIND, edit, hidden, once, read, sent
 from cumulet.core import db
@@ -24,12 +24,11 @@ from cumulet.services.network.port import visible as port_visible
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     field_rules,
-    listing,
     owner,
     stamps,
 )
@@ -265,24 +264,4 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     drop_ports(tx, ctx.service, PORTS.c.id == floating.floating_port_id)
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> FloatingIp:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-_create, _create_many = created(add_floating_ip)
-
-endpoints = crud(
-    FloatingIp,
-    policy="{verb}_floatingip",
-    scope=visible,
-    listing=listing(FloatingIp),
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(FloatingIp, visible, add_floating_ip, _change, _remove)

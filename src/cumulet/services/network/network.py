@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, Index, func, or_, select
 
-from cumulet.api.crud import crud
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, computed, edit, once, read
 from cumulet.core import db
@@ -19,12 +18,11 @@ from cumulet.services.network.standard import (
     MTU,
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     field_rules,
-    listing,
     owner,
     stamps,
 )
@@ -190,24 +188,4 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     ctx.service.realiser.touch(tx, [id])
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> Network:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-_create, _create_many = created(add_network)
-
-endpoints = crud(
-    Network,
-    policy="{verb}_network",
-    scope=visible,
-    listing=listing(Network),
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(Network, visible, add_network, _change, _remove)

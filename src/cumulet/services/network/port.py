@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from sqlalchemy import ColumnElement, Connection, Index, and_, or_, select, true
 
-from cumulet.api.crud import crud
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, Body, computed, edit, hidden, once, read
 from cumulet.core import db
@@ -25,9 +24,9 @@ from cumulet.services.network.security_group import GROUPS, members
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     changeable,
     charge,
-    created,
     empty_for_null,
     field_rules,
     listing,
@@ -257,14 +256,6 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     drop_ports(tx, ctx.service, PORTS.c.id == id)
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> Port:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
 def _by_fixed_ips(values: list[str]) -> ColumnElement[bool]:
     """`fixed_ips=ip_address=10.0.0.3&fixed_ips=subnet_id=...`: ports with an address of which all of that is true."""
     conditions: list[ColumnElement[bool]] = []
@@ -287,16 +278,6 @@ def _by_groups(values: list[str]) -> ColumnElement[bool]:
     return found
 
 
-_create, _create_many = created(make_port)
+_listing = listing(Port, fixed_ips=_by_fixed_ips, security_groups=_by_groups)
 
-endpoints = crud(
-    Port,
-    policy="{verb}_port",
-    scope=visible,
-    listing=listing(Port, fixed_ips=_by_fixed_ips, security_groups=_by_groups),
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(Port, visible, make_port, _change, _remove, listed=_listing)

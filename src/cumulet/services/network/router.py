@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import UNSET, Struct
 from sqlalchemy import Connection, select
 
-from cumulet.api.crud import crud, own_project
+from cumulet.api.crud import own_project
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import FIND, computed, edit, once, read
 from cumulet.core import db
@@ -24,13 +24,12 @@ from cumulet.services.network.port import PORTS, Port
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     empty_for_null,
     field_rules,
-    listing,
     owner,
     stamps,
 )
@@ -255,24 +254,4 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     ctx.service.realiser.touch_routers(tx, [id])
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> Router:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-_create, _create_many = created(add_router)
-
-endpoints = crud(
-    Router,
-    policy="{verb}_router",
-    scope=visible,
-    listing=listing(Router),
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(Router, visible, add_router, _change, _remove)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Column, Connection, Index, String, Table, bindparam, select
 
-from cumulet.api.crud import crud, list_page, own_project
+from cumulet.api.crud import list_page, own_project
 from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import FIND, computed, edit, hidden
 from cumulet.core import db
@@ -20,10 +20,10 @@ from cumulet.services.network.security_group_rule import SecurityGroupRule, defa
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     listing,
     owner,
     stamps,
@@ -147,14 +147,6 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     db.remove(tx, SecurityGroup, id)
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> SecurityGroup:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
 _listing = listing(SecurityGroup)
 
 
@@ -168,20 +160,7 @@ async def list_groups(ctx: Ctx) -> Any:
     return await list_page(ctx, SecurityGroup, visible, listing=_listing, enrich=with_rules)
 
 
-_create, _create_many = created(add_group)
-
-_calls = crud(
-    SecurityGroup,
-    policy="{verb}_security_group",
-    scope=visible,
-    listing=_listing,
-    enrich=with_rules,
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+_calls = calls(SecurityGroup, visible, add_group, _change, _remove, listed=_listing, enrich=with_rules)
 endpoints = [
     replace(call, handler=list_groups) if call.path == _calls[0].path and call.method == "GET" else call
     for call in _calls

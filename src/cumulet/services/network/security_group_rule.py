@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, or_, select
 
-from cumulet.api.crud import crud
 from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import FIND, computed, once, read, sent
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Str64, Uuid
-from cumulet.services.network.standard import Ctx, Standard, change, changeable, charge, created, listing, owner, stamps
+from cumulet.services.network.standard import Ctx, Standard, calls, change, changeable, charge, owner, stamps
 
 PROTOCOLS = {
     "ah": 51, "dccp": 33, "egp": 8, "esp": 50, "gre": 47, "hopopt": 0, "icmp": 1, "icmpv6": 58, "igmp": 2, "ip": 0,
@@ -228,19 +227,4 @@ def _remove(tx: Connection, ctx: Ctx, id: str) -> None:
     ctx.service.realiser.touch_groups(tx, [rule.security_group_id])
 
 
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-_create, _create_many = created(add_rule)
-
-endpoints = crud(
-    SecurityGroupRule,
-    policy="{verb}_security_group_rule",
-    scope=visible,
-    listing=listing(SecurityGroupRule),
-    create=_create,
-    create_many=_create_many,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(SecurityGroupRule, visible, add_rule, None, _remove)

@@ -21,7 +21,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from cumulet.api.crud import Scope
+from cumulet.api.crud import Enrich, Scope, crud
+from cumulet.api.http import Endpoint
 from cumulet.api.query import Filter, Listing
 from cumulet.api.resource import AUTO, FIND, SORT, Body, Resource, ResourceMeta, computed, edit, once, read, sent
 from cumulet.core import db
@@ -171,16 +172,44 @@ def field_rules(text: str, name: str, verbs: Iterable[str], fields: Iterable[str
     return {f"{verb}_{name}:{field}": text for verb in verbs for field in fields}
 
 
-def created(unit: Callable[[Connection, Ctx, Any], R]) -> tuple[Any, Any]:
-    """(create, create_many) for `crud` from a unit of work that makes one: many are made in one transaction."""
+def calls(
+    cls: type[R],
+    scope: Scope,
+    add: Callable[[Connection, Ctx, Any], R],
+    change: Callable[[Connection, Ctx, str, Any], R] | None,
+    remove: Callable[[Connection, Ctx, str], None],
+    *,
+    listed: Listing | None = None,
+    enrich: Enrich | None = None,
+) -> list[Endpoint]:
+    """The endpoints of a resource, from the units of work that make, change and remove one; many are made in one
+    transaction."""
 
-    def several(tx: Connection, ctx: Ctx, bodies: Sequence[Any]) -> list[R]:
-        return [unit(tx, ctx, body) for body in bodies]
+    def add_all(tx: Connection, ctx: Ctx, bodies: Sequence[Any]) -> list[R]:
+        return [add(tx, ctx, body) for body in bodies]
 
     async def create(ctx: Ctx, body: Any) -> R:
-        return await ctx.service.write(unit, ctx, body)
+        return await ctx.service.write(add, ctx, body)
 
     async def create_many(ctx: Ctx, bodies: Sequence[Any]) -> list[R]:
-        return await ctx.service.write(several, ctx, bodies)
+        return await ctx.service.write(add_all, ctx, bodies)
 
-    return create, create_many
+    async def update(ctx: Ctx, id: str, body: Any) -> R:
+        assert change is not None
+        return await ctx.service.write(change, ctx, id, body)
+
+    async def delete(ctx: Ctx, id: str) -> None:
+        await ctx.service.write(remove, ctx, id)
+
+    return crud(
+        cls,
+        policy=f"{{verb}}_{cls.options.key}",
+        scope=scope,
+        listing=listed or listing(cls),
+        enrich=enrich,
+        create=create,
+        create_many=create_many,
+        update=update if change is not None else None,
+        delete=delete,
+        bulk=True,
+    )

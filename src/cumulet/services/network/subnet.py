@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct
 from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
 
-from cumulet.api.crud import crud
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, computed, edit, hidden, once, sent
 from cumulet.core import db
@@ -23,13 +22,12 @@ from cumulet.services.network.network import visible as network_visible
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     empty_for_null,
     field_rules,
-    listing,
     owner,
     stamps,
 )
@@ -414,24 +412,4 @@ def _take_back(tx: Connection, subnet_id: str) -> None:
     tx.execute(allocate.table.delete().where(allocate.a.subnet_id == subnet_id))
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> Subnet:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-_create, _create_many = created(add_subnet)
-
-endpoints = crud(
-    Subnet,
-    policy="{verb}_subnet",
-    scope=visible,
-    listing=listing(Subnet),
-    create=_create,
-    create_many=_create_many,
-    update=_update,
-    delete=_delete,
-    bulk=True,
-)
+endpoints = calls(Subnet, visible, add_subnet, _change, _remove)

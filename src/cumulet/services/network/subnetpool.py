@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from msgspec import Meta
 from sqlalchemy import ColumnElement, Connection, or_, select
 
-from cumulet.api.crud import crud
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import AUTO, FIND, edit, once, read
 from cumulet.core import db
@@ -21,12 +20,11 @@ from cumulet.services.network.allocate import net
 from cumulet.services.network.standard import (
     Ctx,
     Standard,
+    calls,
     change,
     changeable,
     charge,
-    created,
     field_rules,
-    listing,
     owner,
     stamps,
 )
@@ -264,46 +262,7 @@ def _remove_scope(tx: Connection, ctx: Ctx, id: str) -> None:
     db.remove(tx, AddressScope, id)
 
 
-async def _update(ctx: Ctx, id: str, body: Any) -> SubnetPool:
-    return await ctx.service.write(_change, ctx, id, body)
-
-
-async def _delete(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove, ctx, id)
-
-
-async def _update_scope(ctx: Ctx, id: str, body: Any) -> AddressScope:
-    return await ctx.service.write(_change_scope, ctx, id, body)
-
-
-async def _delete_scope(ctx: Ctx, id: str) -> None:
-    await ctx.service.write(_remove_scope, ctx, id)
-
-
-_create, _create_many = created(add_pool)
-_create_scope, _create_scopes = created(add_scope)
-
 endpoints = [
-    *crud(
-        SubnetPool,
-        policy="{verb}_subnetpool",
-        scope=visible,
-        listing=listing(SubnetPool),
-        create=_create,
-        create_many=_create_many,
-        update=_update,
-        delete=_delete,
-        bulk=True,
-    ),
-    *crud(
-        AddressScope,
-        policy="{verb}_address_scope",
-        scope=scope_visible,
-        listing=listing(AddressScope),
-        create=_create_scope,
-        create_many=_create_scopes,
-        update=_update_scope,
-        delete=_delete_scope,
-        bulk=True,
-    ),
+    *calls(SubnetPool, visible, add_pool, _change, _remove),
+    *calls(AddressScope, scope_visible, add_scope, _change_scope, _remove_scope),
 ]
