@@ -74,11 +74,11 @@ class Cloud:
     def login(self, user: str, password: str, project: str) -> str:
         """A token of a user of the default domain."""
         domain = {"id": "default"}
-        identity = {
+        identity: Any = {
             "methods": ["password"],
             "password": {"user": {"name": user, "password": password, "domain": domain}},
         }
-        body = {"auth": {"identity": identity, "scope": {"project": {"name": project, "domain": domain}}}}
+        body: Any = {"auth": {"identity": identity, "scope": {"project": {"name": project, "domain": domain}}}}
         reply = requests.post(f"{self.url('identity')}/v3/auth/tokens", json=body, timeout=30)
         assert reply.status_code == 201, reply.text
         return reply.headers["X-Subject-Token"]
@@ -86,7 +86,7 @@ class Cloud:
     def token(self, name: str = "cumulet") -> str:
         """A token of the cloud `name` of clouds.yaml."""
         if name not in self._tokens:
-            self._tokens[name] = self.connect(name).auth_token
+            self._tokens[name] = self.connect(name).auth_token or ""
         return self._tokens[name]
 
     def request(

@@ -156,7 +156,7 @@ def test_a_guest_that_powers_off_is_seen(tenant: Tenant) -> None:
 
 
 def test_two_tenants_with_the_same_addresses_do_not_meet(tenant: Tenant) -> None:
-    other = tenant.cloud.connect("cumulet")  # the admin project is another tenant
+    other: Any = tenant.cloud.connect("cumulet")  # the admin project is another tenant
     network = other.network.create_network(name="private")
     other.network.create_subnet(network_id=network.id, ip_version=4, cidr="10.10.0.0/24")
     mine = tenant.sdk.compute.get_server(tenant.server_id).addresses["private"][0]["addr"]
@@ -178,7 +178,7 @@ def test_two_tenants_with_the_same_addresses_do_not_meet(tenant: Tenant) -> None
 
 
 def test_the_screen_is_seen_in_a_browser(tenant: Tenant, tmp_path: Path) -> None:
-    console = tenant.sdk.compute.create_console(tenant.server_id, console_type="novnc")
+    console: Any = tenant.sdk.compute.create_console(tenant.server_id, console_type="novnc")
     picture = Path("artifacts/novnc.png").absolute()
     picture.parent.mkdir(exist_ok=True)
     picture.unlink(missing_ok=True)

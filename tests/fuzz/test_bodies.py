@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -42,7 +43,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessCloud]:
 @pytest.fixture(scope="module")
 def ids(cloud: InProcessCloud) -> list[str]:
     """Ids of what a new cloud holds (but for the admin's own, or the test would lock itself out), and some of nothing."""
-    connection = cloud.connect()
+    connection: Any = cloud.connect()
     found = [n.id for n in connection.network.networks()] + [s.id for s in connection.network.subnets()]
     found += [f.id for f in connection.compute.flavors()] + [
         thing.id

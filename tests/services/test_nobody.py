@@ -19,7 +19,9 @@ def label(call: tuple[Service, Endpoint]) -> str:
 
 def ask(cloud: InProcessCloud, service: Service, endpoint: Endpoint, token: str | None) -> int:
     path = re.sub(r"\{[^}]*\}", "00000000-0000-4000-8000-000000000000", endpoint.path)
-    body = {endpoint.action: {}} if endpoint.action else {} if endpoint.method in ("POST", "PUT", "PATCH") else None
+    body: object = (
+        {endpoint.action: {}} if endpoint.action else {} if endpoint.method in ("POST", "PUT", "PATCH") else None
+    )
     return cloud.request(endpoint.method, service.ports[0], path, body, token=token).status_code
 
 
