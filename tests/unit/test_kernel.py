@@ -63,6 +63,10 @@ async def create_dog(ctx: Ctx, body: Any) -> Dog:
     return dog
 
 
+async def create_dogs(ctx: Ctx, bodies: list[Any]) -> list[Dog]:
+    return [await create_dog(ctx, body) for body in bodies]
+
+
 async def update_dog(ctx: Ctx, id: str, body: Any) -> Dog:
     def change(tx: Connection) -> Dog:
         db.get(tx, Dog, id, *own_project(Dog)(ctx))
@@ -92,7 +96,7 @@ SERVICE = Service(
     type="dogs", upstream="dogs", ports=(), dialect=COMPUTE, microversions=Microversions("dogs", (1, 1), (1, 9), "X-Dogs"),
     endpoints=[
         *crud(Dog, policy="{verb}_dog", scope=own_project(Dog), listing=Listing(sort=(("age", "asc"),), refuse_unknown=True),
-              create=create_dog, update=update_dog, delete=delete_dog, bulk=True),
+              create=create_dog, update=update_dog, delete=delete_dog, create_many=create_dogs),
         Endpoint("POST", "/dogs/{id}/action", bark, "get_dog", Bark, action="bark"),
         Endpoint("GET", "/broken", broken),
     ],

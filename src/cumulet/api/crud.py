@@ -136,7 +136,6 @@ def crud(
     delete: Callable[..., Awaitable[Any]] | None = None,
     update_method: str = "PUT",
     statuses: tuple[int, int, int] = (201, 200, 204),  # of create, update, delete
-    bulk: bool = False,
     create_many: Callable[..., Awaitable[list[Any]]] | None = None,  # bulk creation in one unit of work
     path: str = "",
     since: Version = (0, 0),
@@ -162,25 +161,14 @@ def crud(
 
     async def create_some(ctx: Context[Any]) -> Any:
         """One object, or many of them at once (all or none)."""
-        assert create is not None
+        assert create_many is not None
         data = await ctx.request.read()
         many = cls.decode_many("create", data, ctx.version)
         if many is None:
             return await create_one(ctx, cls.decode("create", data, ctx.version))
         for body in many:
             check_set(ctx, cls, body, "create")
-        if create_many is not None:
-            together = await create_many(ctx, many)
-            return {cls.options.plural: [shown(ctx, cls, item) for item in together]}
-        made: list[Any] = []
-        try:
-            for body in many:
-                made.append(await create(ctx, body))
-        except Exception:
-            for item in made:
-                if delete is not None:
-                    await delete(ctx, item.id)
-            raise
+        made = await create_many(ctx, many)
         return {cls.options.plural: [shown(ctx, cls, item) for item in made]}
 
     async def update_one(ctx: Context[Any], id: str, body: Body) -> Any:
@@ -208,7 +196,7 @@ def crud(
         endpoint = Endpoint(
             "POST", collection, create_one, rule("create"), cls, status=statuses[0], since=since, resource=cls
         )
-        if bulk:
+        if create_many is not None:
             endpoint = Endpoint(
                 "POST", collection, create_some, rule("create"), status=statuses[0], since=since, resource=cls
             )

@@ -211,5 +211,4 @@ def calls(
         create_many=create_many,
         update=update if change is not None else None,
         delete=delete,
-        bulk=True,
     )
