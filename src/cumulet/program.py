@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
+from sqlalchemy.exc import DBAPIError
 
 import cumulet
 from cumulet import credentials, ports, preflight, status
@@ -24,6 +25,7 @@ from cumulet.api.service import Service
 from cumulet.config import Settings
 from cumulet.core.bus.local import LocalBus
 from cumulet.core.db import Database
+from cumulet.core.db.migrate import SchemaError
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Operations
 from cumulet.core.tasks import Tasks
@@ -91,7 +93,7 @@ class Program:
     async def start(self) -> None:
         """Listen, bring everything up and answer. Raises StartError."""
         sockets = _bind_all(self.settings)
-        await self.kernel.db.start()
+        await self._open_database()
         await self.kernel.bus.start()
         self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
         self._write_credentials()
@@ -104,6 +106,15 @@ class Program:
         self.compute.apis = handlers  # compute's API of old passes some calls on to the others
         for name, handler in handlers.items():
             await self.server.listen(handler, sockets[name])
+
+    async def _open_database(self) -> None:
+        try:
+            await self.kernel.db.start()
+        except SchemaError as error:
+            raise StartError(str(error)) from error
+        except DBAPIError as error:
+            url = self.kernel.db.url.render_as_string(hide_password=True)
+            raise StartError(f"cannot use the database {url}: {error.orig}") from error
 
     async def stop(self) -> None:
         """Stop answering, end what is under way where it can be taken up again, let go of the host."""

@@ -150,6 +150,8 @@ class ResourceMeta(msgspec.StructMeta):
         extra: str = "",
         ignore_unknown: bool = False,
     ) -> "ResourceMeta":
+        if taken := {"kind", "table", "fields", "options"} & {n for n, f in body.items() if isinstance(f, Field)}:
+            raise TypeError(f"{name} may not call a field {', '.join(taken)}: give it another name, and `wire`")
         inherited = {f.name: f for base in bases for f in getattr(base, "fields", ())}
         declared = {n: f for n, f in body.items() if isinstance(f, Field)}
         cls: Any = super().__new__(meta, name, bases, {**body, **dict.fromkeys(declared, UNSET)}, kw_only=True)

@@ -38,17 +38,32 @@ def is_current(connection: Connection) -> bool:
     return frozenset(connection.execute(text("SELECT version_num FROM alembic_version")).scalars()) == heads()
 
 
+class SchemaError(Exception):
+    """The database has a schema that this version of the program does not know."""
+
+
 def upgrade(connection: Connection) -> None:
-    """Run every revision the database has not seen, in the caller's transaction."""
+    """Run every revision the database has not seen, in the caller's transaction. Raises SchemaError."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
 
     script = _scripts()
+    _refuse_newer(connection, {revision.revision for revision in script.walk_revisions()})
     context = MigrationContext.configure(
         connection, opts={"fn": lambda rev, _context: script._upgrade_revs("heads", rev)}
     )
     with Operations.context(context):
         context.run_migrations()
+
+
+def _refuse_newer(connection: Connection, known: set[str]) -> None:
+    if inspect(connection).has_table("alembic_version"):
+        found = connection.execute(text("SELECT version_num FROM alembic_version")).scalars()
+        if unknown := sorted(set(found) - known):
+            names = ", ".join(unknown)
+            raise SchemaError(
+                f"the database was last used by a newer version ({names} is not known here); run that one"
+            )
 
 
 def _scripts() -> "ScriptDirectory":  # type: ignore[name-defined]  # noqa: F821 - imported below, Alembic is slow to load
