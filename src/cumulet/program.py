@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 import cumulet
 from cumulet import credentials, ports, preflight, status
@@ -228,7 +228,12 @@ async def reset(settings: Settings) -> None:
 
 
 def _kernel(settings: Settings, tasks: Tasks) -> Kernel:
-    db = Database(settings.database_url)
+    try:
+        db = Database(settings.database_url)
+    except ArgumentError as error:
+        raise StartError("the setting `database` is no SQLAlchemy URL; sqlite:////var/lib/cloud.sqlite is one") from error
+    except ModuleNotFoundError as error:
+        raise StartError(f"the database's driver is not installed: pip install {error.name}") from error
     operations = Operations(db, settings.hostname, workers=settings.operation_workers)
     return Kernel(settings, db, operations, LocalBus(), tasks)
 
