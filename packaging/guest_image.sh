@@ -10,5 +10,9 @@ if [ "$(id -u)" != 0 ]; then
 fi
 partial="$out.building.qcow2"
 trap 'rm -f "$partial"' EXIT
-packaging/guest_image/build.sh "$partial"
+if ! packaging/guest_image/build.sh "$partial"; then
+  echo "trying once more with fresh package lists"
+  apt-get update -qq
+  packaging/guest_image/build.sh "$partial"
+fi
 mv "$partial" "$out"
