@@ -5,7 +5,7 @@ await, so nothing can be called out to from inside a transaction. `await db.run(
 `await db.read(fn, ...)` one that only reads, and `db.read_inline(fn, ...)` a look-up so short (a token, one row by its id)
 that a hop to another thread would cost more than it.
 
-A unit runs to its end and commits even when the task that awaits it is cancelled. On MySQL it may run more than once
+A unit that has begun runs to its end and commits even when the task that awaits it is cancelled. On MySQL it may run more than once
 (a deadlock is tried again), so it must not have effects outside its transaction: those go through `after_commit`.
 """
 
@@ -20,6 +20,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
+
+from cumulet.core.db.writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +41,8 @@ def after_commit(tx: Connection, callback: Callable[[], None]) -> None:
 class Database:
     """The one database of the cloud, at a SQLAlchemy URL.
 
-    SQLite runs in WAL mode with one writing thread and `BEGIN IMMEDIATE`; MySQL/MariaDB on a pool of `threads`.
+    SQLite runs in WAL mode with a thread that writes (`writer.py`) and one that reads, so that a long list does not hold
+    up who writes; MySQL/MariaDB on a pool of `threads`.
     """
 
     def __init__(self, url: str, *, threads: int = 8) -> None:
@@ -49,6 +52,7 @@ class Database:
         self._pool = ThreadPoolExecutor(1 if self.is_sqlite else threads, thread_name_prefix="db")
         self._local = threading.local()
         self._held: list[Connection] = []
+        self._writer = Writer(self.engine.connect) if self.is_sqlite else None
         self._reader: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -61,6 +65,8 @@ class Database:
             self._reader.info["mode"] = "autocommit"  # each statement sees the newest state and holds no lock after it
 
     async def stop(self) -> None:
+        if self._writer is not None:
+            await self._writer.stop()
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
         if self._reader is not None:
             self._reader.close()
@@ -70,7 +76,10 @@ class Database:
 
     async def run(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one writing unit of work in a transaction of its own; commit what it did, or nothing."""
-        return await self._running().run_in_executor(self._pool, self._unit, fn, args, kwargs)
+        loop = self._running()
+        if self._writer is not None:
+            return await self._writer.run(fn, args, kwargs)  # type: ignore[no-any-return]
+        return await loop.run_in_executor(self._pool, self._unit, fn, args, kwargs)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that only reads, on one consistent state of the database."""
@@ -153,6 +162,7 @@ def _sqlite_engine(url: str) -> Engine:
         # A deferred transaction that reads and then writes fails with SQLITE_BUSY however long it waits.
         mode = connection.info.get("mode", "write")
         if mode != "autocommit":
-            connection.exec_driver_sql("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
+            raw: Any = connection.connection.driver_connection
+            raw.execute("BEGIN" if mode == "read" else "BEGIN IMMEDIATE")
 
     return engine

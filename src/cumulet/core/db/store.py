@@ -3,7 +3,7 @@
 A stored class has a `table` and is built from its columns by name. Statements are made once per class and kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -47,14 +47,29 @@ def _delete(table: Table) -> Any:
     return delete(table).where(key == bindparam("key"))
 
 
+@cache
+def _loader(cls: Any) -> Callable[[Any], Any]:
+    """A function from a row to its object, generated from the table's column names."""
+    names = list(cls.table.columns.keys())
+    code = f"lambda row: cls({', '.join(f'{name}=row[{n}]' for n, name in enumerate(names))})"
+    return eval(code, {"cls": cls})  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
+
+
+@cache
+def _storer(cls: Any) -> Callable[[Any], dict[str, Any]]:
+    """A function from an object to its columns, generated likewise."""
+    code = f"lambda it: {{{', '.join(f'{name!r}: it.{name}' for name in cls.table.columns.keys())}}}"
+    return eval(code, {})  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
+
+
 def load(cls: type[R], row: Any) -> R:
-    """The object of a row that was selected with all columns of its table."""
-    return cls(**dict(zip(row._fields, row, strict=True)))
+    """The object of a row that was selected with the columns of its table, all and in order."""
+    return _loader(cls)(row)  # type: ignore[no-any-return]
 
 
 def values(obj: Any) -> dict[str, Any]:
     """The columns of a stored object."""
-    return {column.name: getattr(obj, column.name) for column in type(obj).table.columns}
+    return _storer(type(obj))(obj)
 
 
 def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> R:
@@ -74,7 +89,7 @@ def first(tx: Connection, cls: type[R], *where: ColumnElement[bool]) -> R | None
 
 def find(tx: Connection, cls: type[R], *where: ColumnElement[bool], order: Sequence[Any] = ()) -> list[R]:
     """All objects for which `where` holds."""
-    return [load(cls, row) for row in tx.execute(select(cls.table).where(*where).order_by(*order))]
+    return list(map(_loader(cls), tx.execute(select(cls.table).where(*where).order_by(*order))))
 
 
 def count(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:
