@@ -5,6 +5,9 @@ touch(tx, ...)   in the unit of work that changes something: a durable operation
 the operation    reads the whole wanted state in one unit of work and has the driver make it so, or remove it
 start()          everything is made again, and what the host has beyond the database is removed
 realise(ids)     the same for somebody who must wait for it (a server that is to be plugged in)
+
+Many who want the same network at the same time share one look at the database and one call of the driver: whoever comes
+before the look is served by it (a hundred servers built at once on one network are not a hundred times its ports).
 """
 
 import asyncio
@@ -67,6 +70,9 @@ class Realiser:
         self._server = server
         self._metadata = metadata
         self._locks: dict[str, asyncio.Lock] = {}
+        self._coming: dict[str, asyncio.Task[None]] = {}  # by network: the next look, which has not begun
+        self._making: set[asyncio.Task[None]] = set()
+        self._known: dict[str, wanted.Known] = {}  # by network: the ports as they were read last
         self._present: set[str] = set()  # networks that were made in this life of the program
         self._listening: dict[str, Any] = {}
 
@@ -91,6 +97,9 @@ class Realiser:
 
     async def stop(self) -> None:
         """Let go of the metadata sockets; the networks stay as they are."""
+        for task in self._making:
+            task.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
         for network_id in list(self._listening):
             await self._hush(network_id)
         await self._dataplane.stop()
@@ -130,12 +139,10 @@ class Realiser:
     async def realise(self, network_ids: Sequence[str]) -> None:
         """Return once these networks are on the host as they are stored. DataplaneError where they cannot be."""
         for network_id in network_ids:
-            finish = await self.make_network(network_id)
-            if finish is not None:
-                await self._kernel.db.run(finish)
+            await self.make_network(network_id)
 
-    async def _run_network(self, operation: Operation) -> Finish | None:
-        return await self.make_network(operation.args["id"])
+    async def _run_network(self, operation: Operation) -> None:
+        await self.make_network(operation.args["id"])
 
     async def _run_router(self, operation: Operation) -> Finish | None:
         return await self.make_router(operation.args["id"])
@@ -143,22 +150,34 @@ class Realiser:
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())
 
-    async def make_network(self, network_id: str) -> Finish | None:
-        """Make the network on the host what is stored of it; returns what is to be stored once it is."""
+    async def make_network(self, network_id: str) -> None:
+        """Make the network on the host what is stored of it now, or is by the time it is looked at."""
+        task = self._coming.get(network_id)
+        if task is None:
+            task = self._coming[network_id] = asyncio.get_running_loop().create_task(self._make_network(network_id))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+        await asyncio.shield(task)  # who is cancelled leaves it to the others
+
+    async def _make_network(self, network_id: str) -> None:
         async with self._lock(network_id):
-            found = await self._kernel.db.read(wanted.network, network_id)
+            del self._coming[network_id]  # from here on, what changes may be missed: the next one is for the next look
+            found = await self._kernel.db.read(wanted.network, network_id, self._known.get(network_id, {}))
             if found is None:
                 await self._hush(network_id)
                 await self._dataplane.remove_network(network_id)
+                self._known.pop(network_id, None)
                 self._present.discard(network_id)
-                return None
+                return
+            self._known[network_id] = found.known
             await self._dataplane.ensure_network(found.spec)
             self._present.add(network_id)
             if any(subnet.dhcp_address for subnet in found.spec.subnets):
                 await self._listen(network_id)
             else:
                 await self._hush(network_id)
-        return partial(_made, found) if found.internal_ports or found.failed else None
+        if found.internal_ports or found.failed:
+            await self._kernel.db.run(_made, found)
 
     async def make_router(self, router_id: str) -> Finish | None:
         """Make the router on the host what is stored of it, and before it the networks of its legs."""
@@ -186,7 +205,7 @@ class Realiser:
             await self._server.close(runner)
 
 
-def _made(found: wanted.Wanted, tx: Connection) -> None:
+def _made(tx: Connection, found: wanted.Wanted) -> None:
     waiting = (PORTS.c.id.in_(found.internal_ports), PORTS.c.status == "DOWN")
     tx.execute(PORTS.update().where(*waiting).values(status="ACTIVE"))
     if found.failed:

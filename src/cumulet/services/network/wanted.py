@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, String, select, type_coerce
+from sqlalchemy import Connection, String, bindparam, select, type_coerce
 
 from cumulet.core import db
 from cumulet.services.network import drivers
@@ -19,36 +19,64 @@ from cumulet.services.network.security_group_rule import RULE, normal
 from cumulet.services.network.subnet import SUBNETS, Subnet, subnets_of
 
 
+BATCH = 500
+"""Ports that one statement reads."""
+
+Known = dict[str, tuple[int, drivers.Port]]
+"""Ports as they were read before: revision and spec, by id."""
+
+
 class Wanted(Struct, frozen=True):
     """A network as it should be, and the ports of the cloud's own that carry traffic once it is."""
 
     spec: drivers.Network
     internal_ports: tuple[str, ...]  # those that are not told to be ACTIVE yet
     failed: bool  # it is told to be in ERROR
+    known: Known
 
 
-def network(tx: Connection, network_id: str) -> Wanted | None:
-    """What is wanted of a network; None where nothing of it should be on the host (it is gone, or nothing is on it)."""
+_revisions = (
+    select(PORTS.c.id, PORTS.c.revision_number, PORTS.c.device_owner, PORTS.c.status)
+    .where(PORTS.c.network_id == bindparam("network"))
+    .order_by(PORTS.c.created_at, PORTS.c.id)
+)
+
+
+def network(tx: Connection, network_id: str, known: Known) -> Wanted | None:
+    """What is wanted of a network; None where nothing of it should be on the host (it is gone, or nothing is on it).
+
+    Ports whose revision is in `known` are not read again: one more on a network of thousands costs no more than that one.
+    """
     row = db.first(tx, Network, Network.table.c.id == network_id)
     if row is None:
         return None
     subnets = subnets_of(tx, network_id)
-    ports = db.find(tx, Port, PORTS.c.network_id == network_id, order=[PORTS.c.created_at, PORTS.c.id])
-    if not ports and not (row.external and subnets):
+    there = tx.execute(_revisions, {"network": network_id}).all()
+    if not there and not (row.external and subnets):
         return None
-    guests = [p for p in ports if not p.device_owner.startswith("network:")]
-    groups = sorted({g for p in guests if p.port_security_enabled for g in p.security_groups or ()})
+    ports = _guests(tx, [(id, revision) for id, revision, owner, _ in there if not owner.startswith("network:")], known)
+    groups = sorted({g for _, port in ports.values() for g in port.security_groups})
     spec = drivers.Network(
         id=row.id,
         mtu=row.mtu,
         external=row.external,
         admin_state_up=row.admin_state_up,
         subnets=tuple(_subnet(s) for s in subnets),
-        ports=tuple(_port(p) for p in guests),
+        ports=tuple(port for _, port in ports.values()),
         security_groups=_groups(tx, groups),
     )
-    waiting = tuple(p.id for p in ports if p.device_owner.startswith("network:") and p.status == "DOWN")
-    return Wanted(spec, waiting, row.status == "ERROR")
+    waiting = tuple(id for id, _, owner, status in there if owner.startswith("network:") and status == "DOWN")
+    return Wanted(spec, waiting, row.status == "ERROR", ports)
+
+
+def _guests(tx: Connection, there: list[tuple[str, int]], known: Known) -> Known:
+    """The ports with these ids at these revisions, in this order."""
+    new = [id for id, revision in there if id not in known or known[id][0] != revision]
+    read: Known = {}
+    for start in range(0, len(new), BATCH):
+        for port in db.find(tx, Port, PORTS.c.id.in_(new[start : start + BATCH])):
+            read[port.id] = (port.revision_number, _port(port))
+    return {id: read.get(id) or known[id] for id, _ in there}
 
 
 def _subnet(row: Subnet) -> drivers.Subnet:
