@@ -157,6 +157,16 @@ class ProcessCloud(Cloud):
 
     def start(self, timeout: float = 60.0) -> float:
         """Start and wait for `ready in X s`; returns X."""
+        heard = self.launch()
+        while True:
+            line = heard.get(timeout=timeout)
+            if line is None:
+                raise AssertionError("the program ended: " + "".join(self.lines) + self.log()[-4000:])
+            if line.startswith("ready in "):
+                return float(line.split()[2])
+
+    def launch(self) -> "queue.SimpleQueue[str | None]":
+        """Begin to start; returns the lines that the program will print, None being the end of them."""
         up = ["up", "--data", str(self.data), "--port-offset", str(self.offset), *self.arguments]
         with open(self.data.parent / f"{self.data.name}.log", "a") as log:
             self.process = subprocess.Popen(
@@ -169,12 +179,7 @@ class ProcessCloud(Cloud):
         heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, args=(self.process, heard), daemon=True)
         self._listener.start()
-        while True:
-            line = heard.get(timeout=timeout)
-            if line is None:
-                raise AssertionError("the program ended: " + "".join(self.lines) + self.log()[-4000:])
-            if line.startswith("ready in "):
-                return float(line.split()[2])
+        return heard
 
     def _listen(self, process: "subprocess.Popen[str]", heard: "queue.SimpleQueue[str | None]") -> None:
         assert process.stdout is not None

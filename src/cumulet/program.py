@@ -23,6 +23,7 @@ from cumulet.api.policy import Policy
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
 from cumulet.config import Settings
+from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
 from cumulet.core.db import Database
 from cumulet.core.db.migrate import SchemaError
@@ -49,6 +50,9 @@ log = logging.getLogger("cumulet.program")
 
 SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, PLACEMENT, NETWORK, COMPUTE)
 NAMES = {service.type: service.upstream for service in SERVICES}
+
+FURNISHED = "furnished"
+"""The flag of a cloud that has had all that a new one is given."""
 
 
 class StartError(Exception):
@@ -93,14 +97,21 @@ class Program:
     async def start(self) -> None:
         """Listen, bring everything up and answer. Raises StartError."""
         sockets = _bind_all(self.settings)
+        try:
+            await self._bring_up(sockets)
+        except BaseException:
+            for sock in sockets.values():
+                sock.close()
+            raise
+
+    async def _bring_up(self, sockets: dict[str, socket.socket]) -> None:
         await self._open_database()
         await self.kernel.bus.start()
         self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
         self._write_credentials()
         for service in (self.identity, self.image, self.placement, self.network, self.compute):
             await service.start()
-        if self.accounts.created:
-            await self._first_start(self.accounts)
+        await self._first_start(self.accounts)
         await self.kernel.operations.start()
         handlers = self._handlers()
         self.compute.apis = handlers  # compute's API of old passes some calls on to the others
@@ -167,12 +178,18 @@ class Program:
         )
 
     async def _first_start(self, accounts: Accounts) -> None:
-        """What a new cloud has beside its accounts: flavors, the external network, the guest image."""
+        """What a new cloud has beside its accounts: flavors, the external network, the guest image.
+
+        One that was cut off is begun again, step by step; once all is there it is the admin's to change and to delete.
+        """
+        if await self.kernel.db.read(flag.is_set, FURNISHED):
+            return
         await self.compute.ensure_flavors()
         await self.network.ensure_public(accounts.admin_project_id, self.settings.public_cidr)
         image = self.settings.find_guest_image()
         if image is not None:
             await self.image.ensure_guest_image(accounts.admin_project_id, image)
+        await self.kernel.db.run(flag.put, FURNISHED)
 
     async def status(self, started: float, ready: float) -> status.Status:
         host = await self.hypervisor.host_info()

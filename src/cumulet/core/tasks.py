@@ -1,9 +1,13 @@
-"""Background tasks that somebody owns: nothing runs unowned, and none dies in silence."""
+"""Background tasks that somebody owns: nothing runs unowned, and none dies in silence; and work that is not left halfway."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("cumulet.tasks")
 
@@ -44,3 +48,23 @@ class Tasks:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` to its end whatever happens to the caller. One that is cancelled is held until then, and his locks with
+    him: so whoever comes next (the delete that superseded him) meets no work that goes on behind his back."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.info("work that nobody waits for any more failed: %s", error)
+        raise
+
+
+async def in_thread(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking work in a thread; unlike with `asyncio.to_thread` a cancelled caller is held until it has ended."""
+    return await to_the_end(asyncio.to_thread(fn, *args, **kwargs))

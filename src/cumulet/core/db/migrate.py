@@ -84,7 +84,7 @@ def write_revision(owner: str, title: str) -> Path:
     from cumulet.core.db.table import metadata
 
     for module in (
-        ("cumulet.core.operations", "cumulet.core.quota")
+        ("cumulet.core.operations", "cumulet.core.quota", "cumulet.core.flag")
         if owner == "core"
         else (f"cumulet.services.{owner}.declaration",)
     ):

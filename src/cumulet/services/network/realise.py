@@ -23,6 +23,7 @@ from cumulet.api.server import Server
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.operations import table as operations
+from cumulet.core.tasks import to_the_end
 from cumulet.core.types import now
 from cumulet.services.network import wanted
 from cumulet.services.network.drivers import Dataplane, Router
@@ -137,9 +138,12 @@ class Realiser:
     # ---- doing it -------------------------------------------------------------------------------------------------------
 
     async def realise(self, network_ids: Sequence[str]) -> None:
-        """Return once these networks are on the host as they are stored. DataplaneError where they cannot be."""
+        """Return once these networks are on the host as they are stored. DataplaneError where they cannot be.
+
+        A caller that is superseded halfway (his server is deleted) leaves no network half made for the others on it.
+        """
         for network_id in network_ids:
-            await self.make_network(network_id)
+            await to_the_end(self.make_network(network_id))
 
     async def _run_network(self, operation: Operation) -> None:
         await self.make_network(operation.args["id"])

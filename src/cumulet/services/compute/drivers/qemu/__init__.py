@@ -21,6 +21,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.core.tasks import in_thread
+
 from .. import HostInfo, HypervisorError, PowerListener, ServerSpec, ServerState, Taps
 from ..kvm import Probe, choose
 from . import cgroup, config_drive, disk, host, process
@@ -146,7 +148,7 @@ class QemuHypervisor:
             if machine is not None:
                 await machine.kill()
             self._crashed.discard(server_id)
-            await asyncio.to_thread(self._remove_files, server_id)
+            await in_thread(self._remove_files, server_id)
 
     def _remove_files(self, server_id: str) -> None:
         self._groups.remove(server_id)
@@ -183,7 +185,7 @@ class QemuHypervisor:
         if machine is None:
             return
         self._machines[server_id] = machine
-        await asyncio.to_thread(self._rejoin, server_id, pid)
+        await in_thread(self._rejoin, server_id, pid)
         try:
             await machine.connect()
         except HypervisorError as error:
@@ -199,14 +201,14 @@ class QemuHypervisor:
         """Start the machine of `spec`; there is none. Its files come first, so it can be found whatever happens."""
         probe = await self._chosen()
         folder, short = self._servers / spec.id, self._short_folder(spec.id)
-        await asyncio.to_thread(self._make_files, spec, folder)
+        await in_thread(self._make_files, spec, folder)
         async with self._open_taps(spec) as taps:
             with process.listening_socket(short / "qmp.sock") as qmp:
                 arguments = command_line(spec, folder, short, virt_type=probe.virt_type, qmp=qmp.fileno(), taps=taps)
                 descriptors = [qmp.fileno(), *(taps or ())]
                 machine = self._spawn(spec, folder, short, arguments, descriptors)
         try:
-            await asyncio.to_thread(self._groups.join, spec.id, machine.pid, spec.vcpus)
+            await in_thread(self._groups.join, spec.id, machine.pid, spec.vcpus)
             await machine.connect()
             machine.asked = False
         except HypervisorError as error:

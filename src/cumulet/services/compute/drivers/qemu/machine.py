@@ -81,6 +81,9 @@ class Machine:
             connection.close()
             reason = "no answer on its QMP socket" if isinstance(error, TimeoutError) else str(error)
             raise HypervisorError(f"QEMU of server {self.id} cannot be reached: {reason}") from error
+        except asyncio.CancelledError:
+            connection.close()  # QEMU speaks to one at a time: the next one must not wait for us
+            raise
         self._client = client
         self._events = asyncio.create_task(self._follow_events(client), name=f"qmp-events-{self.id}")
         status = await self.execute("query-status")
