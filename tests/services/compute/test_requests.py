@@ -168,6 +168,12 @@ async def test_views_by_version(compute: Compute, version: str, there: set[str],
     assert shown["created"].endswith("Z") and "." in shown["OS-SRV-USG:launched_at"]
 
 
+async def test_an_empty_id_is_no_list(compute: Compute) -> None:
+    for method in ("GET", "DELETE"):
+        assert (await compute(method, "/servers/")).status == 404
+    assert (await compute("GET", "/")).status == 200
+
+
 async def test_version_documents(compute: Compute) -> None:
     root = await compute.client("GET", "/", token="nobody")
     assert root.status == 200 and [v["id"] for v in root.json()["versions"]] == ["v2.0", "v2.1"]
