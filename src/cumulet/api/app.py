@@ -90,7 +90,9 @@ class App:
 
     def _route(self, request: Request) -> tuple[list[Endpoint], list[str]]:
         found = self.router.find(request.path)
-        if found is None:
+        versions_only = request.path.count("/") <= 2  # the root, or "/v2.1/"
+        slashed = request.path.endswith("/") and not versions_only and not self.service.dialect.trailing_slash
+        if found is None or slashed:
             raise NotFound(message="The resource could not be found.")
         methods, values = found
         endpoints = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)

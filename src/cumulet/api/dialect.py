@@ -47,6 +47,7 @@ class Dialect:
     limit: int | None = None  # items of a page where the caller asks for none
     max_limit: int | None = None
     marker_status: int = 400  # of a marker that is not there
+    trailing_slash: bool = True  # "/things/" is the collection; where not, it is a thing without an id, and a 404
 
     def status(self, error: e.CloudError) -> int:
         for cls in type(error).__mro__:
@@ -213,6 +214,7 @@ COMPUTE = Dialect(
     forbidden="Policy doesn't allow {rule} to be performed.",
     max_limit=1000,
     limit=1000,
+    trailing_slash=False,
 )
 NETWORK = Dialect(
     _network_fault,
@@ -228,5 +230,6 @@ IMAGE = Dialect(
     limit=25,
     max_limit=1000,
     forbidden="You are not authorized to complete {rule} action.",
+    trailing_slash=False,
 )
 PLACEMENT = Dialect(_placement_fault, _plain_page, forbidden="Policy does not allow {rule} to be performed.")

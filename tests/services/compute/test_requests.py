@@ -45,6 +45,8 @@ def body(**more: Any) -> dict[str, Any]:
         ({"min_count": 3, "max_count": 2}, "min_count must be <= max_count"),
         ({"min_count": 0}, "min_count"),
         ({"tags": ["a/b"]}, "tags"),
+        ({"accessIPv4": "1.1.1.1.1.1"}, "accessIPv4"),
+        ({"accessIPv6": "notvalid"}, "accessIPv6"),
         ({"surprise": 1}, "surprise"),
         (
             {"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]},
@@ -57,6 +59,16 @@ async def test_bad_servers_are_refused_with_a_reason(compute: Compute, changes: 
     assert reply.status == 400, reply.data
     assert says in reply.json()["badRequest"]["message"]
     assert (await compute("GET", "/servers")).json()["servers"] == []
+
+
+async def test_access_addresses_are_kept_in_their_shortest_form(compute: Compute) -> None:
+    sent = body(accessIPv4="1.1.1.1", accessIPv6="0000:0000:0000:0000:0000:babe:220.12.22.2")
+    server = (await compute("POST", "/servers", sent)).json()["server"]["id"]
+    shown = (await compute("GET", f"/servers/{server}")).json()["server"]
+    assert (shown["accessIPv4"], shown["accessIPv6"]) == ("1.1.1.1", "::babe:dc0c:1602")
+    changed = await compute("PUT", f"/servers/{server}", {"server": {"accessIPv6": "2001:0db8:0:0::0001"}})
+    assert changed.json()["server"]["accessIPv6"] == "2001:db8::1"
+    assert (await compute("PUT", f"/servers/{server}", {"server": {"accessIPv4": "::1"}})).status == 400
 
 
 async def test_networks_not_asked_for(compute: Compute) -> None:
@@ -154,6 +166,12 @@ async def test_views_by_version(compute: Compute, version: str, there: set[str],
     assert admin["OS-EXT-SRV-ATTR:host"] == "test-host"
     assert ("host_status" in admin) is (version not in ("2.1", "2.9"))
     assert shown["created"].endswith("Z") and "." in shown["OS-SRV-USG:launched_at"]
+
+
+async def test_an_empty_id_is_no_list(compute: Compute) -> None:
+    for method in ("GET", "DELETE"):
+        assert (await compute(method, "/servers/")).status == 404
+    assert (await compute("GET", "/")).status == 200
 
 
 async def test_version_documents(compute: Compute) -> None:

@@ -46,6 +46,7 @@ async def test_schemas_imports_and_stores(client: Client) -> None:
     assert (await client("GET", "/v2/schemas/cat")).status == 404
     assert (await client("GET", "/v2/info/import")).json()["import-methods"]["value"] == []
     assert (await client("GET", "/v2/info/stores")).status == 404
+    assert (await client("GET", "/v2/images/")).status == (await client("DELETE", "/v2/images/")).status == 404
 
 
 async def test_life(client: Client) -> None:

@@ -20,6 +20,12 @@ async def test_versions_and_extensions_need_no_token_or_any(net: Net) -> None:
     assert {"router", "external-net", "security-group", "quotas"} <= aliases
     assert (await net("GET", "extensions/router")).json()["extension"]["alias"] == "router"
     await net.refused(404, "ExtensionNotFound", "GET", "extensions/teleport")
+    assert (await net("GET", "networks/")).json() == {"networks": []}
+
+
+async def test_service_providers(net: Net) -> None:
+    reply = await net("GET", "service-providers", token="reader")
+    assert [row["service_type"] for row in reply.json()["service_providers"]] == ["L3_ROUTER_NAT"]
 
 
 async def test_network_from_creation_to_deletion(net: Net) -> None:

@@ -1,6 +1,7 @@
 """Versions and what the API consists of.
 
-GET / · GET /v2.0 · GET /v2.0/extensions · GET /v2.0/extensions/{alias} · GET /v2.0/availability_zones · GET /v2.0/agents
+GET / · GET /v2.0 · GET /v2.0/extensions · GET /v2.0/extensions/{alias} · GET /v2.0/availability_zones · GET /v2.0/agents ·
+GET /v2.0/service-providers
 """
 
 from typing import Any
@@ -25,6 +26,7 @@ COLLECTIONS = {
     "extension": "extensions",
     "availability_zone": "availability_zones",
     "agent": "agents",
+    "service_provider": "service-providers",
 }
 
 
@@ -59,6 +61,7 @@ EXTENSIONS = {
         ("router_availability_zone", "Router Availability Zone", "The zone of a router"),
         ("security-group", "security-group", "Rules that filter the traffic of ports"),
         ("security-groups-normalized-cidr", "Normalized CIDR of rules", "A rule's prefix in its usual form"),
+        ("service-type", "Neutron Service Type Management", "Who provides a service"),
         ("sorting", "Sorting support", "Lists can be sorted"),
         ("pagination", "Pagination support", "Lists come in pages"),
         ("standard-attr-description", "standard-attr-description", "Descriptions"),
@@ -120,7 +123,12 @@ async def no_agent(ctx: Ctx, id: str) -> Response:
     raise NotFound("agent", id)
 
 
-RULES = {"get_agent": "role:reader", "get_availability_zone": "role:reader"}
+async def service_providers(ctx: Ctx) -> Any:
+    """List who provides routers: the program alone."""
+    return {"service_providers": [{"service_type": "L3_ROUTER_NAT", "name": "single_node", "default": True}]}
+
+
+RULES = {"get_agent": "role:reader", "get_service_provider": "role:reader", "get_availability_zone": "role:reader"}
 
 endpoints = [
     Endpoint("GET", "/", versions, auth=False),
@@ -130,4 +138,5 @@ endpoints = [
     Endpoint("GET", "/v2.0/availability_zones", availability_zones, "get_availability_zone"),
     Endpoint("GET", "/v2.0/agents", agents, "get_agent"),
     Endpoint("GET", "/v2.0/agents/{id}", no_agent, "get_agent"),
+    Endpoint("GET", "/v2.0/service-providers", service_providers, "get_service_provider"),
 ]

@@ -24,7 +24,15 @@ from cumulet.services.compute.flavor import Flavor, get_flavor
 from cumulet.services.compute.keypair import Keypair, find_keypair
 from cumulet.services.compute.quota import DEFAULTS, check_servers
 from cumulet.services.compute.server.instance_action import record
-from cumulet.services.compute.server.resource import FlavorCopy, GroupName, NetworkRequest, Server, ServerPort, links
+from cumulet.services.compute.server.resource import (
+    FlavorCopy,
+    GroupName,
+    NetworkRequest,
+    Server,
+    ServerPort,
+    access_addresses,
+    links,
+)
 from cumulet.services.compute.server.state import queue
 from cumulet.services.compute.server_group import ServerGroup
 from cumulet.services.image.interface import ImageInfo
@@ -349,7 +357,7 @@ def _server(
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
         image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
         vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, groups=groups,
-        asked_node=wish.node, pinned_zone=wish.zone, group_id=group,
+        asked_node=wish.node, pinned_zone=wish.zone, group_id=group, **access_addresses(body.given()),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ that showing one takes one SELECT. Addresses are brought up to date by networkin
 
 from collections.abc import Callable
 from hashlib import sha224
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
@@ -14,6 +15,7 @@ from sqlalchemy import Connection
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, SORT, Resource, computed, constant, edit, hidden, once, read, sent
 from cumulet.core.db.store import load
+from cumulet.core.errors import Invalid
 from cumulet.core.types import Column, Id, Str255, Text, Time
 from cumulet.services.compute.context import Ctx, base_url
 
@@ -125,6 +127,22 @@ def status(row: Any) -> str:
 
 def links(base: str, collection: str, id: str) -> list[Link]:
     return [Link("self", f"{base}/v2.1/{collection}/{id}"), Link("bookmark", f"{base}/{collection}/{id}")]
+
+
+def access_addresses(given: dict[str, Any]) -> dict[str, str]:
+    """The access addresses among the fields that were sent, in their shortest form; Invalid if one is no address."""
+    forms: dict[str, Callable[[str], IPv4Address | IPv6Address]] = {
+        "access_ipv4": IPv4Address,
+        "access_ipv6": IPv6Address,
+    }
+    found = {}
+    for name, form in forms.items():
+        if text := given.get(name):
+            try:
+                found[name] = str(form(text))
+            except ValueError:
+                raise Invalid(f"Invalid input for {name.replace('_ip', 'IP')}: '{text}' is no such address") from None
+    return found
 
 
 def _links(row: Any) -> Any:

@@ -18,7 +18,16 @@ from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.core.types import now
 from cumulet.services.compute.context import Ctx, base_url
 from cumulet.services.compute.server.instance_action import plain_time
-from cumulet.services.compute.server.resource import EVERY_STATUS, STATUS, TASK_STATUS, Server, fit, links, prepare
+from cumulet.services.compute.server.resource import (
+    EVERY_STATUS,
+    STATUS,
+    TASK_STATUS,
+    Server,
+    access_addresses,
+    fit,
+    links,
+    prepare,
+)
 from cumulet.services.compute.server.state import ALIVE, get_server
 
 PREFIX = "os_compute_api:servers:"
@@ -254,6 +263,7 @@ async def show_server(ctx: Ctx, id: str) -> Any:
 async def update_server(ctx: Ctx, id: str, body: Any) -> Any:
     """Change a server's name, description, host name or access addresses."""
     changes = body.given()
+    changes |= access_addresses(changes)
     if "new_hostname" in changes:
         changes["hostname"] = changes.pop("new_hostname")
 
