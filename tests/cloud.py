@@ -190,7 +190,9 @@ class ProcessCloud(Cloud):
         heard.put(None)
 
     def log(self) -> str:
-        return (self.data.parent / f"{self.data.name}.log").read_text()
+        """What it wrote to standard error, and its log file."""
+        files = (self.data.parent / f"{self.data.name}.log", self.data / "cumulet.log")
+        return "".join(file.read_text() for file in files if file.exists())
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL, no warning."""

@@ -22,6 +22,10 @@ CONFIG_VARIABLE = "CUMULET_CONFIG"
 """Names the TOML file, as `--config` does; the only `CUMULET_` variable that is no setting."""
 
 
+TERMINAL = "-"
+"""As `log_file`: no file, all lines go to standard error."""
+
+
 class SettingsError(Exception):
     """A setting is unknown or its value cannot be used; the text says which, where it was set, and what would do."""
 
@@ -98,6 +102,19 @@ class Settings(Struct, frozen=True, kw_only=True):
         Literal["debug", "info", "warning", "error"], _says("The least serious messages that are logged.")
     ] = "info"
     log_format: Annotated[Literal["text", "json"], _says("How log lines are written.")] = "text"
+    log_file: Annotated[
+        str,
+        _says(
+            "The file for log lines, the access log among them; warnings are shown on the terminal too. `-` writes all to "
+            "standard error instead.",
+            "cumulet.log in the data directory",
+        ),
+    ] = ""
+
+    @property
+    def log_path(self) -> Path:
+        """The log file, the default filled in. Not for `log_file = "-"`."""
+        return Path(self.log_file).expanduser() if self.log_file else self.data.absolute() / "cumulet.log"
 
     @property
     def database_url(self) -> str:

@@ -33,6 +33,8 @@ CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """What namespaces, bridges and taps need, as bit numbers of the kernel's capability sets."""
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 _LOW_SPACE = 2 * 1024**3
+_NO_SPACE = 64 * 1024**2
+"""Bytes: below the one servers' disks may fill what is left, below the other the database itself has no room."""
 
 
 class Finding(Struct, frozen=True):
@@ -150,6 +152,9 @@ def check_data(data: Path) -> list[Finding]:
         return [Finding("fatal", text, "give a directory this user may write with --data")]
     if pid is not None:
         return [Finding("fatal", lock.locked_text(data, pid), "stop that one, or give this one its own --data")]
+    if free < _NO_SPACE:
+        text = f"only {free // 1024**2} MiB are free in {data}, too little for the database"
+        return [Finding("fatal", text, "free some, or give another directory with --data")]
     findings = [Finding("ok", f"the data directory {data} can be written")]
     if free < _LOW_SPACE:
         text = f"only {free // 1024**2} MiB are free in {data}; servers' disks may fill them"

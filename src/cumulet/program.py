@@ -5,12 +5,15 @@
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -22,7 +25,7 @@ from cumulet.api.app import App
 from cumulet.api.policy import Policy
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
-from cumulet.config import Settings
+from cumulet.config import TERMINAL, Settings
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
 from cumulet.core.db import Database
@@ -33,7 +36,7 @@ from cumulet.core.tasks import Tasks
 from cumulet.files import write_atomic
 from cumulet.logs import configure_logging
 from cumulet.services.compute.declaration import SERVICE as COMPUTE
-from cumulet.services.compute.drivers import Hypervisor
+from cumulet.services.compute.drivers import Hypervisor, HypervisorError
 from cumulet.services.compute.runtime import ComputeRuntime
 from cumulet.services.identity.declaration import SERVICE as IDENTITY
 from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
@@ -41,7 +44,7 @@ from cumulet.services.identity.runtime import IdentityRuntime
 from cumulet.services.image.declaration import SERVICE as IMAGE
 from cumulet.services.image.runtime import ImageRuntime
 from cumulet.services.network.declaration import SERVICE as NETWORK
-from cumulet.services.network.drivers import Dataplane
+from cumulet.services.network.drivers import Dataplane, DataplaneError
 from cumulet.services.network.runtime import NetworkRuntime
 from cumulet.services.placement.declaration import SERVICE as PLACEMENT
 from cumulet.services.placement.runtime import PlacementRuntime
@@ -93,30 +96,34 @@ class Program:
         )
         self.network.metadata = self.compute.answer_metadata
         self.accounts: Accounts | None = None
+        self._began = AsyncExitStack()
 
     async def start(self) -> None:
-        """Listen, bring everything up and answer. Raises StartError."""
-        sockets = _bind_all(self.settings)
-        try:
-            await self._bring_up(sockets)
-        except BaseException:
+        """Listen, bring everything up and answer. What began is let go again if this raises (StartError), or is cancelled."""
+        async with AsyncExitStack() as began:
+            sockets = _bind_all(self.settings)
             for sock in sockets.values():
-                sock.close()
-            raise
-
-    async def _bring_up(self, sockets: dict[str, socket.socket]) -> None:
-        await self._open_database()
-        await self.kernel.bus.start()
-        self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
-        self._write_credentials()
-        for service in (self.identity, self.image, self.placement, self.network, self.compute):
-            await service.start()
-        await self._first_start(self.accounts)
-        await self.kernel.operations.start()
-        handlers = self._handlers()
-        self.compute.apis = handlers  # compute's API of old passes some calls on to the others
-        for name, handler in handlers.items():
-            await self.server.listen(handler, sockets[name])
+                began.callback(sock.close)
+            began.push_async_callback(self.kernel.db.stop)
+            await self._open_database()
+            began.push_async_callback(self.kernel.bus.stop)
+            await self.kernel.bus.start()
+            began.push_async_callback(self.tasks.stop)
+            self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
+            self._write_credentials()
+            for service in (self.identity, self.image, self.placement, self.network, self.compute):
+                began.push_async_callback(service.stop)
+                await service.start()
+            await self._first_start(self.accounts)
+            began.push_async_callback(self._stop_servers)
+            began.push_async_callback(self.kernel.operations.stop)
+            await self.kernel.operations.start()
+            handlers = self._handlers()
+            self.compute.apis = handlers  # compute's API of old passes some calls on to the others
+            began.push_async_callback(self.server.stop)
+            for name, handler in handlers.items():
+                await self.server.listen(handler, sockets[name])
+            self._began = began.pop_all()
 
     async def _open_database(self) -> None:
         try:
@@ -129,15 +136,11 @@ class Program:
 
     async def stop(self) -> None:
         """Stop answering, end what is under way where it can be taken up again, let go of the host."""
-        await self.server.stop()
-        await self.kernel.operations.stop()
+        await self._began.aclose()
+
+    async def _stop_servers(self) -> None:
         if self.settings.stop_servers:
             await self.compute.stop_all_servers()
-        for service in (self.compute, self.network, self.placement, self.image, self.identity):
-            await service.stop()
-        await self.tasks.stop()
-        await self.kernel.bus.stop()
-        await self.kernel.db.stop()
 
     def _handlers(self) -> dict[str, Handler]:
         """Who answers on each served port of the registry."""
@@ -204,30 +207,72 @@ class Program:
             virt_reason=host.reason,
             network=self.plan.network,
             database=self.kernel.db.url.get_backend_name(),
+            log=TERMINAL if self.settings.log_file == TERMINAL else str(self.settings.log_path),
             fallbacks=self.plan.fallbacks,
         )
 
 
 async def run(settings: Settings, *, plan: preflight.Plan, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
-    configure_logging(settings)
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, _told_to_stop, stopped, announce)
     try:
+        configure_logging(settings)
         program = Program(settings, plan)
-        await program.start()
+        if not await _finished(program.start(), stopped):
+            announce("stopped before it was ready")
+            return 1
     except StartError as error:
         announce(f"cannot start: {error}")
+        return 1
+    except Exception as error:
+        log.info("the start failed", exc_info=error)
+        announce(f"cannot start: {_explain(settings, error)}")
         return 1
     ready = status.seconds_since_start()
     status.announce_ready(settings.data, await program.status(time.time(), ready), announce)
     await stopped.wait()
-    announce("stopping; servers keep running" if not settings.stop_servers else "stopping, and shutting servers down")
+    announce("stopping, and shutting servers down" if settings.stop_servers else "stopping; servers keep running")
     await program.stop()
     status.remove(settings.data)
     return 0
+
+
+def _told_to_stop(stopped: asyncio.Event, announce: Callable[[str], None]) -> None:
+    """Stop in order; told again, end at once: nothing is lost by that, the next start takes up what was under way."""
+    if stopped.is_set():
+        announce("ended at once; the next start takes up what was under way")
+        os._exit(130)
+    stopped.set()
+
+
+async def _finished(work: Coroutine[Any, Any, None], stopped: asyncio.Event) -> bool:
+    """Run `work` to its end; False, and cancelled in order, if the program is told to stop before."""
+    task, wait = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((task, wait), return_when=asyncio.FIRST_COMPLETED)
+    wait.cancel()
+    if not task.done():
+        task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+def _explain(settings: Settings, error: Exception) -> str:
+    """What went wrong at the start, in a sentence, and where to look."""
+    if isinstance(error, DBAPIError):
+        return f"the database failed: {error.orig}"
+    words = str(error)
+    if isinstance(error, OSError):
+        return f"{error.strerror or words}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, (DataplaneError, HypervisorError)):
+        return words
+    more = "" if settings.log_file == TERMINAL else f"; {settings.log_path} says more"
+    return f"{type(error).__name__}: {words}{more}"
 
 
 async def reset(settings: Settings) -> None:
@@ -248,7 +293,9 @@ def _kernel(settings: Settings, tasks: Tasks) -> Kernel:
     try:
         db = Database(settings.database_url)
     except ArgumentError as error:
-        raise StartError("the setting `database` is no SQLAlchemy URL; sqlite:////var/lib/cloud.sqlite is one") from error
+        raise StartError(
+            "the setting `database` is no SQLAlchemy URL; sqlite:////var/lib/cloud.sqlite is one"
+        ) from error
     except ModuleNotFoundError as error:
         raise StartError(f"the database's driver is not installed: pip install {error.name}") from error
     operations = Operations(db, settings.hostname, workers=settings.operation_workers)
@@ -297,6 +344,10 @@ def _secrets(settings: Settings) -> Secrets:
     path: Path = settings.data / "secrets.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=Secrets)
+    except msgspec.DecodeError as error:
+        raise StartError(
+            f"{path} is damaged ({error}); put a copy of it back, or remove the cloud's data directory"
+        ) from error
     except FileNotFoundError:
         made = Secrets(
             f"cu{secrets.token_hex(3)}", settings.admin_password or secrets.token_urlsafe(12), secrets.token_urlsafe(12)

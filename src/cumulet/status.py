@@ -18,7 +18,8 @@ class Status(Struct, frozen=True, kw_only=True):
 
     `started` is Unix time; `ready_seconds` counts from the start of the process until every port answered; `urls` maps
     names of the port registry to root URLs; `virt_type` is `kvm`, `qemu` (TCG) or `simulated` and `virt_reason` says
-    why; `fallbacks` are sentences about what runs simulated without having been asked for.
+    why; `log` is the log file, `-` for standard error; `fallbacks` are sentences about what runs simulated without having
+    been asked for.
     """
 
     pid: int = field(default_factory=os.getpid)
@@ -32,12 +33,20 @@ class Status(Struct, frozen=True, kw_only=True):
     virt_reason: str
     network: str
     database: str
+    log: str = "-"
     fallbacks: list[str] = []
 
     @property
     def simulated(self) -> bool:
         """Whether no guest can be reached: the hypervisor or the network is simulated."""
         return "simulated" in (self.hypervisor, self.network)
+
+    @property
+    def engine(self) -> str:
+        """What runs servers and how fast, in words."""
+        how = {"kvm": "QEMU with KVM", "qemu": "QEMU, emulated (TCG)", "simulated": "simulated: no server really runs"}
+        reason = f" ({self.virt_reason.rstrip('.')})" if self.virt_reason and self.virt_type != "simulated" else ""
+        return how.get(self.virt_type, f"{self.hypervisor}, {self.virt_type}") + reason
 
     def is_running(self) -> bool:
         """Whether the process that wrote this lives: a process of that pid which is no younger than the status."""
@@ -77,9 +86,11 @@ def summary(data: Path, status: Status) -> list[str]:
     """What runs where, for people."""
     lines = [f"Cumulet {status.version}, region {status.region}"]
     lines += [f"  {name:<14} {url}" for name, url in status.urls.items()]
-    lines.append(f"  servers        {status.hypervisor} ({status.virt_type}): {status.virt_reason}")
+    lines.append(f"  servers        {status.engine}")
     lines.append(f"  networks       {status.network}")
     lines.append(f"  credentials    {data}/admin-openrc, {data}/clouds.yaml (clouds cumulet, cumulet-demo)")
+    if status.log != "-":
+        lines.append(f"  log            {status.log}")
     lines += [f"  NOTE: {text}" for text in status.fallbacks]
     return lines
 

@@ -47,5 +47,12 @@ def _metavar(row: Setting) -> str | None:
     """What stands after the flag in the help; None leaves it to the choices."""
     if row.choices:
         return None
-    named = {"data": "DIR", "guest_image": "FILE", "bind": "ADDR", "database": "URL", "public_cidr": "CIDR"}
+    named = {
+        "data": "DIR",
+        "guest_image": "FILE",
+        "log_file": "FILE",
+        "bind": "ADDR",
+        "database": "URL",
+        "public_cidr": "CIDR",
+    }
     return named.get(row.name, "N" if get_args(row.type)[0] is int else "NAME")

@@ -1,8 +1,10 @@
 """`cumulet status`."""
 
+import asyncio
 import http.client
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -10,11 +12,13 @@ import click
 import msgspec
 from msgspec import Struct
 
-from cumulet import lock, status
+from cumulet import credentials, lock, status
+from cumulet.cli.cloud import Cloud, CloudError
 from cumulet.cli.options import with_settings
-from cumulet.config import Settings
+from cumulet.config import TERMINAL, Settings
 
 _TIMEOUT = 3.0
+_NETWORKS = {"linux": "real: Linux namespaces, bridges, nftables", "simulated": "simulated: no packet flows"}
 
 
 class Probe(Struct, frozen=True):
@@ -50,11 +54,15 @@ def command(settings: Settings, as_json: bool) -> None:
         sys.exit(3)
     with ThreadPoolExecutor(max_workers=len(written.urls) or 1) as pool:
         probes = list(pool.map(lambda item: probe(*item), written.urls.items()))
+    try:
+        counts: dict[str, str] | str = asyncio.run(count(settings))
+    except (OSError, credentials.CredentialsError, CloudError) as error:
+        counts = str(error)
     if as_json:
         document = {"running": True, **msgspec.to_builtins(written), "services": msgspec.to_builtins(probes)}
-        click.echo(msgspec.json.format(msgspec.json.encode(document)))
+        click.echo(msgspec.json.format(msgspec.json.encode(document | {"holds": counts})))
     else:
-        _show(settings, written, probes)
+        _show(settings, written, probes, counts)
     sys.exit(1 if any(found.problem for found in probes) else 0)
 
 
@@ -79,6 +87,31 @@ def probe(name: str, url: str) -> Probe:
     return Probe(name, url, problem, round((time.perf_counter() - began) * 1000, 1))
 
 
+async def count(settings: Settings) -> dict[str, str]:
+    """How much of what the cloud holds, in words, asked of its APIs as the admin.
+
+    Raises CredentialsError where the credentials cannot be read, CloudError where a service does not answer.
+    """
+    login = credentials.read_openrc(settings.data / credentials.ADMIN_OPENRC)
+    async with Cloud(login) as cloud:
+        states: Counter[str] = Counter()
+        path = "/servers/detail?all_tenants=1"
+        while path:
+            page = await cloud.get("compute", path)
+            states.update(server["status"] for server in page["servers"])
+            last = page["servers"][-1]["id"] if page.get("servers_links") else ""
+            path = f"/servers/detail?all_tenants=1&marker={last}" if last else ""
+        used = (await cloud.get("compute", "/os-hypervisors/statistics"))["hypervisor_statistics"]
+        found = {"servers": ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "none"}
+        for path in ("networks", "routers", "floatingips"):
+            listed = (await cloud.get("network", f"/{path}?fields=id"))[path]
+            found["floating IPs" if path == "floatingips" else path] = str(len(listed))
+        found["in use"] = (
+            f"{used['vcpus_used']} of {used['vcpus']} vCPUs, {used['memory_mb_used']} of {used['memory_mb']} MB memory"
+        )
+        return found
+
+
 def _say_down(settings: Settings, holder: int | None, written: status.Status | None, as_json: bool) -> None:
     if holder is not None:
         reason = f"starting, or not ready yet: process {holder} holds {settings.data}"
@@ -92,14 +125,19 @@ def _say_down(settings: Settings, holder: int | None, written: status.Status | N
         click.echo(f"{reason}\n  way out: cumulet up --data {settings.data}" if holder is None else reason)
 
 
-def _show(settings: Settings, written: status.Status, probes: list[Probe]) -> None:
+def _show(settings: Settings, written: status.Status, probes: list[Probe], counts: dict[str, str] | str) -> None:
     up = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written.started))
     ready = f"process {written.pid}, ready after {written.ready_seconds:.2f} s"
     click.echo(f"Cumulet {written.version} is up since {up} ({ready})")
     click.echo(f"  data        {settings.data}")
     click.echo(f"  database    {written.database}")
-    click.echo(f"  servers     {written.hypervisor}, {written.virt_type}: {written.virt_reason}")
-    click.echo(f"  networks    {written.network}")
+    click.echo(f"  log         {'standard error' if written.log == TERMINAL else written.log}")
+    click.echo(f"  servers     {written.engine}")
+    click.echo(f"  networks    {_NETWORKS.get(written.network, written.network)}")
+    if isinstance(counts, str):
+        click.echo(f"  holds       cannot be told: {counts}")
+    else:
+        click.echo(f"  holds       {'; '.join(f'{name}: {words}' for name, words in counts.items())}")
     for found in probes:
         state = click.style("ok", fg="green") if not found.problem else click.style("DOWN", fg="red", bold=True)
         detail = f"{found.milliseconds:.0f} ms" if not found.problem else found.problem

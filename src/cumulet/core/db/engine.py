@@ -5,8 +5,8 @@ await, so nothing can be called out to from inside a transaction. `await db.run(
 `await db.read(fn, ...)` one that only reads, and `db.read_inline(fn, ...)` a look-up so short (a token, one row by its id)
 that a hop to another thread would cost more than it.
 
-A unit that has begun runs to its end and commits even when the task that awaits it is cancelled. On MySQL it may run more than once
-(a deadlock is tried again), so it must not have effects outside its transaction: those go through `after_commit`.
+A unit that has begun runs to its end and commits even when the task that awaits it is cancelled. On MySQL it may run more
+than once (a deadlock is tried again), so it must not have effects outside its transaction: those go through `after_commit`.
 """
 
 import asyncio

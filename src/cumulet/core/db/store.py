@@ -58,7 +58,8 @@ def _loader(cls: Any) -> Callable[[Any], Any]:
 @cache
 def _storer(cls: Any) -> Callable[[Any], dict[str, Any]]:
     """A function from an object to its columns, generated likewise."""
-    code = f"lambda it: {{{', '.join(f'{name!r}: it.{name}' for name in cls.table.columns.keys())}}}"
+    names = list(cls.table.columns.keys())
+    code = f"lambda it: {{{', '.join(f'{name!r}: it.{name}' for name in names)}}}"
     return eval(code, {})  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
 
 

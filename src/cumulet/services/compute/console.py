@@ -90,7 +90,7 @@ async def _url(ctx: Ctx, id: str, kind: str) -> str:
         db.insert(tx, ConsoleToken(token_hash=_hash(token), server_id=id, expires_at=later(LIFETIME)))
 
     await ctx.service.kernel.db.run(unit)
-    return f"{ctx.service.console_url}/vnc_lite.html?path={quote(f'?token={token}', safe='')}"
+    return f"{ctx.service.console_url}/vnc_lite.html?path={quote(f'?token={token}', safe='')}&scale=true"
 
 
 async def create_console(ctx: Ctx, id: str, body: RemoteConsoleBody) -> Any:
