@@ -1,7 +1,7 @@
 """Guests of 512 bytes: boot sectors that speak on the serial port and know the power button, so that no image is needed.
 
 They run in real mode on the `pc` machine, whose power management registers lie at port 0x600 (status), 0x602 (enable) and
-0x604 (control).
+0x604 (control), and those of PCI hot-plug at 0xae00.
 """
 
 from pathlib import Path
@@ -10,12 +10,14 @@ HELLO = b"guest up\r\n"
 _START = 0x7C00
 _POWER_OFF = bytes.fromhex("ba0406 b80020 ef f4 ebfd")  # out 0x604, 0x2000; then halt for ever
 _BUTTON_ENABLE = bytes.fromhex("ba0206 b80001 ef")  # out 0x602, 0x100
-_WAIT_BUTTON = bytes.fromhex("fb f4 ba0006 ed f6c401 74f6")  # sti; do hlt while not (in 0x600) & 0x100
+_EJECT = bytes.fromhex("ba04ae 66ed b208 6685c0 7402 66ef")  # what is asked back (in 0xae04) is let go of (out 0xae08)
+_WAIT_BUTTON = bytes.fromhex("fb f4") + _EJECT + bytes.fromhex("ba0006 ed f6c401 74e8")
+# sti; do { hlt; eject } while not (in 0x600) & 0x100
 _WAIT_SECOND = bytes.fromhex("fb b91200 f4 e2fd")  # sti; 18 timer ticks
 _WAIT_FOREVER = bytes.fromhex("fb f4 ebfd")
 
 OBEYS = _BUTTON_ENABLE + _WAIT_BUTTON + _POWER_OFF
-"""Powers off when the button is pressed."""
+"""Powers off when the button is pressed, and lets go of cards that are taken out."""
 LEAVES = _WAIT_SECOND + _POWER_OFF
 """Powers off by itself after a second."""
 DEAF = _WAIT_FOREVER

@@ -13,11 +13,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
+import uvloop
 from msgspec.structs import replace
 
 from cumulet.services.compute.drivers import Hypervisor, HypervisorError, Nic, Power, RootDisk, ServerSpec
-from cumulet.services.compute.drivers.qemu import QemuHypervisor, cgroup, config_drive, console, disk, process
+from cumulet.services.compute.drivers.qemu import QemuHypervisor, card, cgroup, config_drive, console, disk, process
 from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
 from cumulet.services.network.drivers import DataplaneError
 from tests.drivers.hypervisor_guest import DEAF, LEAVES, OBEYS, write_guest
@@ -164,8 +166,40 @@ async def test_remove_leaves_nothing_and_can_be_repeated(driver: Hypervisor, ima
         await driver.console_log(spec.id)
 
 
+CARD = Nic("aaaaaaaa-0000-4000-8000-000000000001", "net", "fa:16:3e:00:00:01", 1450)
+
+
+async def test_cards_come_and_go_while_a_server_runs(driver: Hypervisor, make: Make, kind: str, image: Path) -> None:
+    spec = server(image)
+    await driver.ensure_server(spec)
+    if kind == "qemu":
+        await guest_up(driver, spec.id)
+    for one in (CARD, CARD, replace(CARD, port_id="second", mac="fa:16:3e:00:00:02")):
+        await driver.attach_nic(spec.id, one)
+    await driver.stop()
+    again = make()
+    await again.start()
+    await again.attach_nic(spec.id, CARD)
+    for port in (CARD.port_id, CARD.port_id, "second", "never there"):
+        await again.detach_nic(spec.id, port)
+    await again.attach_nic(spec.id, CARD)
+    assert await power(again, spec.id) == "running"
+    await again.stop()
+
+
+async def test_a_server_that_is_off_gets_its_cards_at_its_start(driver: Hypervisor, image: Path) -> None:
+    spec = server(image)
+    await driver.ensure_server(spec)
+    await driver.ensure_stopped(spec.id, grace=0)
+    await driver.attach_nic(spec.id, CARD)
+    await driver.detach_nic(spec.id, CARD.port_id)
+    assert (await driver.ensure_server(replace(spec, nics=(CARD,)))).power == "running"
+
+
 async def test_unknown_servers(driver: Hypervisor) -> None:
     unknown = str(uuid.uuid4())
+    await driver.attach_nic(unknown, CARD)
+    await driver.detach_nic(unknown, CARD.port_id)
     await driver.ensure_stopped(unknown)
     await driver.remove_server(unknown)
     for call in (driver.pause, driver.unpause, driver.vnc_address, driver.console_log):
@@ -457,6 +491,65 @@ async def test_taps_belong_to_the_machine_alone(kind: str, directory: Path, imag
     assert taps.present() == []
     await driver.stop()
     await clean_up(lambda: QemuHypervisor(directory, taps, virt_type="tcg"), kind, directory)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="needs root and /dev/net/tun")
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+@qemu_only
+def test_a_tap_is_plugged_in_on_either_loop(
+    kind: str, directory: Path, image: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """Descriptors go to a running machine on the loop that the program uses, and on Python's own."""
+
+    async def scenario() -> None:
+        taps = TunTaps()
+        driver = QemuHypervisor(directory, taps, virt_type="tcg")
+        await driver.start()
+        spec = server(image)
+        await driver.ensure_server(spec)
+        await guest_up(driver, spec.id)
+        for _ in range(2):
+            await driver.attach_nic(spec.id, CARD)
+        assert len(taps.names) == 1
+        assert taps.present() == taps.names  # though our own descriptor is closed
+        await _leave_a_descriptor(driver, spec.id)
+        for _ in range(2):
+            await driver.detach_nic(spec.id, CARD.port_id)
+        assert taps.present() == []
+        await driver.attach_nic(spec.id, CARD)
+        with pytest.raises(DataplaneError):
+            await driver.attach_nic(spec.id, replace(CARD, port_id="third"))
+        stored = msgspec.json.decode((directory / "servers" / spec.id / "spec.json").read_bytes(), type=ServerSpec)
+        assert stored.nics == (CARD,)
+        await driver.stop()
+        await clean_up(lambda: QemuHypervisor(directory, taps, virt_type="tcg"), kind, directory)
+        assert taps.present() == []
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+
+
+async def _leave_a_descriptor(driver: QemuHypervisor, server_id: str) -> None:
+    """What a crash leaves that came between giving QEMU a descriptor and using it."""
+    machine = driver._machines[server_id]
+    with open(os.devnull) as file:
+        await machine.send_descriptor(f"net-{CARD.port_id}", file.fileno())
+
+
+@qemu_only
+async def test_a_guest_that_keeps_its_card_is_an_error(
+    driver: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(card, "UNPLUG_SECONDS", 0.5)
+    monkeypatch.setattr(card, "ASK_SECONDS", 0.2)
+    spec = server(write_guest(tmp_path / "deaf.raw", DEAF))
+    await driver.ensure_server(spec)
+    await guest_up(driver, spec.id)
+    await driver.attach_nic(spec.id, CARD)
+    with pytest.raises(HypervisorError, match="did not let go"):
+        await driver.detach_nic(spec.id, CARD.port_id)
+    assert await power(driver, spec.id) == "running"
 
 
 # -- SIGKILL ---------------------------------------------------------------------------------------------------------

@@ -113,6 +113,15 @@ class Hypervisor(Protocol):
 
     async def unpause(self, server_id: str) -> None: ...
 
+    async def attach_nic(self, server_id: str, nic: Nic) -> None:
+        """Plug the card into the running machine. A server that does not run gets it at its next start, by its spec."""
+        ...
+
+    async def detach_nic(self, server_id: str, port_id: str) -> None:
+        """Take the card from the running machine; returns once the guest has let go of it, HypervisorError if it does not.
+        Not there, or a server that does not run: no effect."""
+        ...
+
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
         ...

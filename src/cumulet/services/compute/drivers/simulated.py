@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from . import HostInfo, HypervisorError, Power, PowerListener, ServerSpec, ServerState
+from . import HostInfo, HypervisorError, Nic, Power, PowerListener, ServerSpec, ServerState
 
 VCPUS, MEMORY_MB, DISK_GB = 1024, 4 * 1024**2, 1024**2
 REASON = "The simulated hypervisor was chosen: servers are records only, nothing runs."
@@ -107,6 +107,12 @@ class SimulatedHypervisor:
     async def unpause(self, server_id: str) -> None:
         self._running(server_id)
         self._set(server_id, "running")
+
+    async def attach_nic(self, server_id: str, nic: Nic) -> None:
+        """No effect: a record has no cards."""
+
+    async def detach_nic(self, server_id: str, port_id: str) -> None:
+        """No effect: a record has no cards."""
 
     async def remove_server(self, server_id: str) -> None:
         """Unknown server: no effect."""

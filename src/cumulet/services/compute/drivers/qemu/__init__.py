@@ -23,9 +23,9 @@ import msgspec
 
 from cumulet.core.tasks import in_thread
 
-from .. import HostInfo, HypervisorError, PowerListener, ServerSpec, ServerState, Taps
+from .. import HostInfo, HypervisorError, Nic, PowerListener, ServerSpec, ServerState, Taps
 from ..kvm import Probe, choose
-from . import cgroup, config_drive, disk, host, process
+from . import card, cgroup, config_drive, disk, host, process
 from .command import command_line
 from .console import read_console, trim_console
 from .machine import Machine
@@ -141,6 +141,27 @@ class QemuHypervisor:
             await machine.execute("cont")
             machine.power = "running"
 
+    async def attach_nic(self, server_id: str, nic: Nic) -> None:
+        """Plug the card into the running machine. A server that does not run gets it at its next start, by its spec."""
+        async with self._locked(server_id):
+            machine = self._machines.get(server_id)
+            if machine is not None:
+                await card.plug(machine, nic, self._taps)
+                await asyncio.to_thread(self._record_nics, server_id, nic.port_id, nic)
+
+    async def detach_nic(self, server_id: str, port_id: str) -> None:
+        """Take the card from the running machine; returns once the guest has let go of it, HypervisorError if it does not.
+        Not there, or a server that does not run: no effect."""
+        async with self._locked(server_id):
+            machine = self._machines.get(server_id)
+            if machine is not None:
+                try:
+                    await card.unplug(machine, port_id)
+                except HypervisorError:
+                    if not machine.ended.is_set():  # else the card went with the machine
+                        raise
+                await asyncio.to_thread(self._record_nics, server_id, port_id, None)
+
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
         async with self._locked(server_id):
@@ -230,14 +251,18 @@ class QemuHypervisor:
 
     def _make_files(self, spec: ServerSpec, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
-        new = folder / "spec.new"
-        new.touch(mode=0o600)
-        new.write_bytes(msgspec.json.encode(spec))
-        new.rename(folder / "spec.json")
+        _write_spec(folder, spec)
         disk.ensure_disk(folder / "disk.qcow2", self._bases, spec.root)
         if spec.config_drive is not None:
             config_drive.write(folder / "config.iso", spec.config_drive)
         (folder / "qemu.log").unlink(missing_ok=True)
+
+    def _record_nics(self, server_id: str, port_id: str, nic: Nic | None) -> None:
+        """Keep what is stored of the machine true to its cards."""
+        folder = self._servers / server_id
+        spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=ServerSpec)
+        others = tuple(one for one in spec.nics if one.port_id != port_id)
+        _write_spec(folder, msgspec.structs.replace(spec, nics=others if nic is None else (*others, nic)))
 
     @contextlib.asynccontextmanager
     async def _open_taps(self, spec: ServerSpec) -> AsyncIterator[list[int] | None]:
@@ -310,6 +335,13 @@ class QemuHypervisor:
 
     def _short_folder(self, server_id: str) -> Path:
         return self._short / "servers" / server_id
+
+
+def _write_spec(folder: Path, spec: ServerSpec) -> None:
+    new = folder / "spec.new"
+    new.touch(mode=0o600)
+    new.write_bytes(msgspec.json.encode(spec))
+    new.rename(folder / "spec.json")
 
 
 def _short_name(directory: Path) -> Path:

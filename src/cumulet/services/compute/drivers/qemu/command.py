@@ -32,7 +32,7 @@ def command_line(
         *("-device", "virtio-balloon-pci,free-page-reporting=on"),
         *_disk("root", folder / "disk.qcow2", "qcow2", bootindex=1),
         *(_disk("config", folder / "config.iso", "raw", readonly=True) if spec.config_drive is not None else ()),
-        *(argument for index, nic in enumerate(spec.nics) for argument in _nic(index, nic, taps)),
+        *(word for nic, tap in zip(spec.nics, taps or [None] * len(spec.nics), strict=True) for word in _nic(nic, tap)),
     ]  # fmt: skip
 
 
@@ -64,10 +64,29 @@ def _disk(name: str, file: Path, form: str, *, readonly: bool = False, bootindex
     )
 
 
-def _nic(index: int, nic: Nic, taps: Sequence[int] | None) -> tuple[str, ...]:
-    backend = f"user,id=net{index}" if taps is None else f"tap,id=net{index},fd={taps[index]}"
-    device = f"virtio-net-pci,netdev=net{index},id=nic{index},mac={nic.mac},host_mtu={nic.mtu},romfile="
-    return "-netdev", backend, "-device", device
+def nic_device(port_id: str) -> str:
+    """The id of a card among the machine's devices."""
+    return f"nic-{port_id}"
+
+
+def nic_backend(port_id: str) -> str:
+    """The id of what is behind a card: its tap."""
+    return f"net-{port_id}"
+
+
+def nic_arguments(nic: Nic) -> dict[str, str | int]:
+    """The card itself, as `-device` and `device_add` take it."""
+    return {
+        "driver": "virtio-net-pci", "netdev": nic_backend(nic.port_id), "id": nic_device(nic.port_id), "mac": nic.mac,
+        "host_mtu": nic.mtu, "romfile": "",
+    }  # fmt: skip
+
+
+def _nic(nic: Nic, tap: int | None) -> tuple[str, ...]:
+    backend = f"id={nic_backend(nic.port_id)}"
+    values = nic_arguments(nic)
+    device = ",".join([str(values.pop("driver")), *(f"{name}={value}" for name, value in values.items())])
+    return "-netdev", f"user,{backend}" if tap is None else f"tap,{backend},fd={tap}", "-device", device
 
 
 def _quote(path: Path) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ BUTTON_SECONDS = 5.0
 """How often the power button is pressed again: a guest that was not up yet has missed it."""
 QUIT_SECONDS = 5.0
 PAUSED_STATES = {"paused", "io-error", "suspended", "internal-error", "guest-panicked", "watchdog"}
+
+
+class Refused(HypervisorError):
+    """QEMU answered a command with an error. `kind` is the error's class, such as `DeviceNotFound`."""
+
+    def __init__(self, text: str, kind: str) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Machine:
@@ -38,6 +46,7 @@ class Machine:
         self._on_end = on_end
         self._shut_down = False
         self._client: QMPClient | None = None
+        self._connection: socket.socket | None = None
         self._events: asyncio.Task[None] | None = None
         asyncio.get_running_loop().add_reader(pidfd, self._process_ended)
 
@@ -84,7 +93,7 @@ class Machine:
         except asyncio.CancelledError:
             connection.close()  # QEMU speaks to one at a time: the next one must not wait for us
             raise
-        self._client = client
+        self._client, self._connection = client, connection
         self._events = asyncio.create_task(self._follow_events(client), name=f"qmp-events-{self.id}")
         status = await self.execute("query-status")
         self._set_status(status["status"])
@@ -97,13 +106,45 @@ class Machine:
         try:
             return await asyncio.wait_for(self._client.execute(command, arguments), COMMAND_SECONDS)
         except ExecuteError as error:
-            raise HypervisorError(f"QEMU refused {command}: {error}") from error
+            raise Refused(f"QEMU refused {command}: {error}", error.error_class) from error
         except (ExecInterruptedError, QMPError) as error:
             raise HypervisorError(f"QEMU of server {self.id} ended during {command}") from error
         except TimeoutError as error:
             raise HypervisorError(
                 f"QEMU of server {self.id} did not answer {command} in {COMMAND_SECONDS:g} s"
             ) from error
+
+    async def send_descriptor(self, name: str, descriptor: int) -> None:
+        """Give QEMU a copy of an open descriptor, which commands find under `name`.
+
+        It goes beside a blank, which JSON ignores, on the connection's own socket: event loops other than asyncio's hide
+        that socket, so `QMPClient.send_fd_scm` cannot be used.
+        """
+        if not self.connected:
+            await self.connect()
+        assert self._connection is not None
+        try:
+            socket.send_fds(self._connection, [b" "], [descriptor])
+        except OSError as error:
+            raise HypervisorError(f"QEMU of server {self.id} did not take a descriptor: {error}") from error
+        await self.execute("getfd", {"fdname": name})
+
+    async def devices(self) -> set[str]:
+        """Ids of the devices that were given one."""
+        return {item["name"] for item in await self.execute("qom-list", {"path": "/machine/peripheral"})}
+
+    @contextlib.contextmanager
+    def hear(self, event: str) -> Iterator[Callable[[float], Awaitable[None]]]:
+        """Gives a function that waits for the next such event, or for so many seconds."""
+        if self._client is None:
+            raise HypervisorError(f"there is no connection to QEMU of server {self.id}")
+        with self._client.listener((event,)) as events:
+
+            async def wait(seconds: float) -> None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(events.get(), seconds)
+
+            yield wait
 
     async def shut_down(self, grace: float) -> None:
         """Press the power button until the guest is off; after `grace` seconds pull the plug."""
@@ -173,7 +214,7 @@ class Machine:
 
     async def _disconnect(self) -> None:
         client, events = self._client, self._events
-        self._client = self._events = None
+        self._client = self._connection = self._events = None
         if events is not None:
             events.cancel()
             await asyncio.gather(events, return_exceptions=True)
