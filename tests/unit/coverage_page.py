@@ -44,7 +44,7 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
         ("DVR, HA routers, router flavors", "one host has one router namespace each"),
         ("Segments, network IP availability, auto-allocated topology", FIRST),
         ("Metering, logging, VPN, load balancers, BGP", "services of their own upstream"),
-        ("IPv6 router advertisements with prefix delegation", "fixed IPv6 subnets only"),
+        ("IPv6 prefix delegation", "subnets are given their prefix"),
     ],
     "compute": [
         ("Resize, migrate, live migration, evacuate, shelve", "need a second host, or a second disk driver"),
