@@ -8,7 +8,7 @@ ARGS ?=
 SETS ?= smoke
 TESTS ?= tests
 
-.PHONY: help install up test check format bench guest-image conformance clean
+.PHONY: help install up test check format docs bench guest-image conformance clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ check: $(TEST_STAMP) ## Lint, types, shape
 format: $(TEST_STAMP) ## Format the source
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+docs: $(TEST_STAMP) ## Write the pages that are made from the code
+	@$(PY) -m tests.unit.test_docs
 
 bench: $(TEST_STAMP) ## Measure what SPECIFICATION.md promises
 	@$(PY) -m bench.measure $(ARGS)

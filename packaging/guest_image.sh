@@ -10,9 +10,16 @@ if [ "$(id -u)" != 0 ]; then
 fi
 partial="$out.building.qcow2"
 trap 'rm -f "$partial"' EXIT
-if ! packaging/guest_image/build.sh "$partial"; then
+echo "building the guest image from Debian packages (about 20 s)"
+# What apt complains about, package by package, is of use only if it still fails with fresh lists; then its last line is.
+complaints=$(mktemp)
+trap 'rm -f "$partial" "$complaints"' EXIT
+if ! packaging/guest_image/build.sh "$partial" 2>"$complaints"; then
   echo "trying once more with fresh package lists"
-  apt-get update -qq
-  packaging/guest_image/build.sh "$partial"
+  apt-get update -qq 2>"$complaints" || true
+  if ! packaging/guest_image/build.sh "$partial" 2>"$complaints"; then
+    tail -n 2 "$complaints" >&2
+    exit 1
+  fi
 fi
 mv "$partial" "$out"

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from cumulet.cli import COMMANDS, cumulet
 from cumulet.config import SETTINGS
 
-HEAVY = ("aiohttp", "sqlalchemy", "pyroute2", "cryptography", "uvloop", "asyncio")
+HEAVY = ("aiohttp", "sqlalchemy", "cryptography", "uvloop", "asyncio")
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

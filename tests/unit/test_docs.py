@@ -1,14 +1,18 @@
 """Pages of the documentation that are made from code. `python -m tests.unit.test_docs` writes them anew."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from cumulet import ports
+from cumulet import ports, program
 from cumulet.config import SETTINGS
+from tests.unit.coverage_page import NOT_YET, coverage_page
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+BEGIN, END = "<!-- ports: made by `make docs` -->", "<!-- /ports -->"
 
 
 def settings_page() -> str:
@@ -44,14 +48,39 @@ def ports_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "ports.md": ports_page}
+def readme() -> str:
+    """README.md with its table of ports as the registry has it."""
+    before, _, rest = (ROOT / "README.md").read_text().partition(BEGIN)
+    lines = ["| port | what | upstream's name |", "| --- | --- | --- |"]
+    for row in sorted(ports.served(), key=lambda row: row.number):
+        lines.append(f"| {row.label} | {row.purpose} | {row.component} |")
+    return "\n".join([before + BEGIN, *lines, END + rest.partition(END)[2]])
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/settings.md": settings_page,
+    "docs/ports.md": ports_page,
+    "docs/coverage.md": coverage_page,
+    "README.md": readme,
+}
 
 
 @pytest.mark.parametrize("name", list(PAGES))
 def test_the_page_is_what_the_code_says(name: str) -> None:
-    assert (DOCS / name).read_text() == PAGES[name](), "run `python -m tests.unit.test_docs`"
+    assert (ROOT / name).read_text() == PAGES[name](), "run `make docs`"
+
+
+def test_each_service_says_what_it_lacks() -> None:
+    assert set(NOT_YET) == {service.type for service in program.SERVICES}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))], ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
 
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
-        (DOCS / name).write_text(page())
+        (ROOT / name).write_text(page())

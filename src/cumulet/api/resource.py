@@ -261,6 +261,7 @@ def _struct(cls: ResourceMeta, mode: str, version: Version) -> Any:
         kw_only=True,
         forbid_unknown_fields=closed,
         rename={f.name: f.wire for f in fields},
+        module=cls.__module__,
     )
 
 
@@ -340,11 +341,14 @@ def _explain(error: msgspec.DecodeError) -> str:
     return str(error).replace("`$", "`body").replace("`body.", "`")
 
 
+@cache
 def body_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
     """The struct of a create or update body, with its envelope: what documents it and what makes examples of it."""
     model = _struct(cls, mode, version)
     return (
-        defstruct(f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key})
+        defstruct(
+            f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key}, module=cls.__module__
+        )
         if cls.options.key
         else model
     )

@@ -62,6 +62,10 @@ class Showcase:
         login = self._ssh(address)
         hostname = await self._log_in(address, login)
         self._progress.say(f"The server answers as {hostname}. Log in with:\n  {shlex.join(login)}")
+        export = shlex.join(
+            ["cumulet", "clouds-yaml", "--export", "--data", str(self._private_key.parent.parent.absolute())]
+        )
+        self._progress.say(f'Point the clients to the cloud with:\n  eval "$({export})"')
         return result | {"ssh": shlex.join(login), "hostname": hostname}
 
     async def remove(self) -> Result:
