@@ -168,6 +168,55 @@ async def test_views_by_version(compute: Compute, version: str, there: set[str],
     assert shown["created"].endswith("Z") and "." in shown["OS-SRV-USG:launched_at"]
 
 
+async def test_replies_to_changes_and_lists_say_what_they_did_at_that_version(compute: Compute) -> None:
+    path = f"/servers/{(await compute.boot())['id']}"
+    change = {"server": {"name": "other"}}
+    old = (await compute("PUT", path, change, version="2.74")).json()["server"]
+    assert {"id", "name", "status", "locked", "OS-DCF:diskConfig"} <= set(old)
+    assert not {name for name in old if name.startswith(("OS-EXT", "OS-SRV", "os-ext"))}
+    assert not {"key_name", "config_drive", "security_groups", "host_status"} & set(old)
+    assert [set(address) for addresses in old["addresses"].values() for address in addresses] == [{"addr", "version"}]
+    new = (await compute("PUT", path, change, version="2.75")).json()["server"]
+    assert {"key_name", "OS-EXT-STS:vm_state", "server_groups"} <= set(new)
+    (listed,) = (await compute("GET", "/servers/detail", version="2.96")).json()["servers"]
+    assert "server_groups" not in listed and "pinned_availability_zone" in listed
+
+
+async def test_host_names_with_a_domain(compute: Compute) -> None:
+    name = "x" * 52 + "-guest.example.com"
+    server = body(hostname=name)
+    assert (await compute("POST", "/servers", server, version="2.93")).status == 400
+    assert (await compute("POST", "/servers", body(hostname="a..b"), version="2.94")).status == 400
+    made = (await compute("POST", "/servers", server, version="2.94")).json()["server"]
+    path = f"/servers/{made['id']}"
+    assert (await compute("GET", path, version="2.94")).json()["server"]["OS-EXT-SRV-ATTR:hostname"] == name
+    changed = await compute("PUT", path, {"server": {"hostname": "b.example.org"}}, version="2.94")
+    assert changed.json()["server"]["OS-EXT-SRV-ATTR:hostname"] == "b.example.org"
+
+
+async def test_an_owner_is_asked_for_among_all_projects_only(compute: Compute) -> None:
+    server = await compute.boot()
+    for query, found in (("tenant_id=project-demo", []), ("all_tenants=1&tenant_id=project-demo", [server["id"]])):
+        listed = (await compute("GET", f"/servers?{query}", token="admin")).json()["servers"]
+        assert [row["id"] for row in listed] == found
+    assert (await compute("GET", "/servers?all_tenants=1&tenant_id=project-other", token="admin")).json()["servers"] == []
+
+
+async def test_hosts_tell_since_when_they_are_up(compute: Compute) -> None:
+    old = (await compute("GET", "/os-hypervisors/1/uptime", token="admin", version="2.1")).json()["hypervisor"]
+    (new,) = (await compute("GET", "/os-hypervisors/detail", token="admin", version="2.88")).json()["hypervisors"]
+    for shown in (old, new):
+        assert " up " in shown["uptime"] and "load average: " in shown["uptime"]
+
+
+async def test_services_that_do_not_exist(compute: Compute) -> None:
+    (known,) = (await compute("GET", "/os-services?binary=nova-compute", token="admin")).json()["services"]
+    change = {"status": "disabled"}
+    assert (await compute("PUT", f"/os-services/{MISSING}", change, token="admin")).status == 404
+    assert (await compute("DELETE", f"/os-services/{MISSING}", token="admin")).status == 404
+    assert (await compute("PUT", f"/os-services/{known['id']}", change, token="admin")).status == 501
+
+
 async def test_an_empty_id_is_no_list(compute: Compute) -> None:
     for method in ("GET", "DELETE"):
         assert (await compute(method, "/servers/")).status == 404
@@ -311,6 +360,10 @@ async def test_flavors(compute: Compute) -> None:
     assert (await compute("POST", path + "/action", grant)).status == 403
     assert (await compute("POST", path + "/action", grant, token="admin")).status == 200
     assert (await compute("GET", path, version="2.1")).json()["flavor"]["swap"] == ""
+    for word, public in (("True", True), ("no", False), ("1", True)):
+        worded = {"flavor": {**new["flavor"], "name": f"own-{word}", "os-flavor-access:is_public": word}}
+        reply = await compute("POST", "/flavors", worded, token="admin")
+        assert reply.json()["flavor"]["os-flavor-access:is_public"] is public
     specs = {"extra_specs": {"hw:cpu_policy": "shared"}}
     assert (await compute("POST", path + "/os-extra_specs", specs, token="admin")).json() == specs
     assert (await compute("GET", path + "/os-extra_specs/hw:cpu_policy")).json() == {"hw:cpu_policy": "shared"}

@@ -6,7 +6,7 @@ POST /flavors/{id}/action: addTenantAccess, removeTenantAccess
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -49,6 +49,12 @@ AtLeastOne = Annotated[int, Meta(ge=1, le=BIG)] | Digits
 AtLeastZero = Annotated[int, Meta(ge=0, le=BIG)] | Digits
 Key = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[a-zA-Z0-9_:. -]+\Z")]
 Value = Annotated[str, Meta(max_length=255)]
+Truth = (
+    bool
+    | Literal["True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes"]
+    | Literal["False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no"]
+)
+"""A boolean, also in the words that upstream takes for one."""
 SpecValue = Value | int | float
 
 
@@ -79,7 +85,7 @@ class Flavor(Resource, table="compute_flavor", path="/v2.1/flavors"):
     new_swap: AtLeastZero = sent("Swap in MiB.", 0, wire="swap")
     new_ephemeral: AtLeastZero = sent("A second disk in GiB.", 0, wire="OS-FLV-EXT-DATA:ephemeral")
     new_factor: float | Digits = sent("Of no effect.", 1.0, wire="rxtx_factor")
-    new_public: bool = sent("Whether every project may use it.", True, wire="os-flavor-access:is_public")
+    new_public: Truth = sent("Whether every project may use it.", True, wire="os-flavor-access:is_public")
 
 
 class FlavorAccess(Resource, table="compute_flavor_access", primary_key=("flavor_id", "project_id")):
@@ -199,6 +205,10 @@ async def show_flavor(ctx: Ctx, id: str) -> Any:
     return _view(ctx, await ctx.service.kernel.db.read_inline(get_flavor, ctx, id))
 
 
+def _truth(value: bool | str) -> bool:
+    return value if isinstance(value, bool) else value.lower() in ("true", "1", "on", "yes")
+
+
 async def create_flavor(ctx: Ctx, body: Any) -> Any:
     """Make a flavor."""
     asked = body.asked_id
@@ -206,7 +216,7 @@ async def create_flavor(ctx: Ctx, body: Any) -> Any:
     flavor = Flavor.new(
         id=flavor_id, name=body.name, ram=_within(body.new_ram, 1), vcpus=_within(body.new_vcpus, 1),
         disk=_within(body.new_disk), swap=_within(body.new_swap), ephemeral=_within(body.new_ephemeral),
-        rxtx_factor=float(body.new_factor), is_public=body.new_public, description=body.given().get("description"),
+        rxtx_factor=float(body.new_factor), is_public=_truth(body.new_public), description=body.given().get("description"),
     )  # fmt: skip
 
     def unit(tx: Connection) -> None:

@@ -4,6 +4,8 @@ GET /os-hypervisors · .../detail · .../statistics · .../{id} · .../{id}/upti
 GET /os-services · PUT, DELETE /os-services/{id} · GET /os-availability-zone · .../detail · GET /os-aggregates
 """
 
+import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,7 +84,7 @@ async def _detail(ctx: Ctx) -> dict[str, Any]:
         "service": {"host": ctx.service.hostname, "id": service_id, "disabled_reason": None},
     }
     if ctx.version >= PLAIN:
-        return {**shown, "uptime": None}
+        return {**shown, "uptime": _uptime()}
     cpu: Any = {"model": host.cpu_model, "arch": "x86_64", "vendor": "", "features": [], "topology": {}}
     if ctx.version < (2, 28):
         cpu = msgspec.json.encode(cpu).decode()
@@ -143,10 +145,18 @@ async def show_hypervisor(ctx: Ctx, id: str) -> Any:
     return {"hypervisor": shown}
 
 
+def _uptime() -> str:
+    """How long the host has been up, worded as the command `uptime` does, which clients parse."""
+    minutes = int(time.clock_gettime(time.CLOCK_BOOTTIME)) // 60
+    days, hours = divmod(minutes // 60, 24)
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    return f" {time.strftime('%H:%M:%S')} up {days} days, {hours:2}:{minutes % 60:02},  0 users,  load average: {load}"
+
+
 async def show_uptime(ctx: Ctx, id: str) -> Any:
     """Show how long a hypervisor has been up."""
     _same(ctx, id)
-    raise NotImplementedHere("The uptime of hypervisors is not told by this cloud.")
+    return {"hypervisor": {**_brief(ctx), "uptime": _uptime()}}
 
 
 async def search_hypervisors(ctx: Ctx, id: str) -> Any:
@@ -192,13 +202,21 @@ def _service_id(ctx: Ctx, number: int) -> Any:
     return ctx.service.provider_id if number == 1 else f"{ctx.service.provider_id[:-1]}{number}"
 
 
+def _known_service(ctx: Ctx, id: str) -> None:
+    ids = {str(_service_id(ctx, number)) for number in range(1, len(BINARIES) + 1)}
+    if ctx.version >= UUIDS and id not in ids:
+        raise NotFound(message=f"Service {id} could not be found.")
+
+
 async def update_service(ctx: Ctx, id: str, body: dict[str, Any]) -> Any:
     """Refused: services are parts of one program."""
+    _known_service(ctx, id)
     raise NotImplementedHere("Services cannot be disabled one by one: they are parts of one program.")
 
 
 async def delete_service(ctx: Ctx, id: str) -> Any:
     """Refused: services are parts of one program."""
+    _known_service(ctx, id)
     raise Invalid("Services cannot be deleted one by one: they are parts of one program.")
 
 

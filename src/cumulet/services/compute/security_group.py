@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
-from cumulet.core.errors import Invalid
+from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import is_uuid
 from cumulet.services.compute.context import Ctx
 from cumulet.services.compute.passing_on import ask
@@ -49,6 +49,14 @@ class Rule(Struct, forbid_unknown_fields=True):
 
 class RuleBody(Struct, forbid_unknown_fields=True):
     security_group_rule: Rule
+
+
+async def _ask(ctx: Ctx, method: str, path: str, body: Any = None, query: str = "") -> Any:
+    """Ask networking. What conflicts there was a bad request here, as upstream has it."""
+    try:
+        return await ask(ctx, "network", method, path, body, query)
+    except Conflict as error:
+        raise Invalid(error.message) from None
 
 
 def _checked(id: str) -> str:
@@ -94,7 +102,7 @@ async def _all(ctx: Ctx) -> list[dict[str, Any]]:
     query = urlencode({"project_id": ctx.caller.project_id or ""})
     if ctx.caller.is_admin and ctx.request.query.get("all_tenants") in ("1", "True", "true"):
         query = ""
-    groups: list[dict[str, Any]] = (await ask(ctx, "network", "GET", "/v2.0/security-groups", query=query))[
+    groups: list[dict[str, Any]] = (await _ask(ctx, "GET", "/v2.0/security-groups", query=query))[
         "security_groups"
     ]
     return groups
@@ -109,14 +117,14 @@ async def list_groups(ctx: Ctx) -> Any:
 
 async def show_group(ctx: Ctx, id: str) -> Any:
     """Show one security group."""
-    group = (await ask(ctx, "network", "GET", f"/v2.0/security-groups/{_checked(id)}"))["security_group"]
+    group = (await _ask(ctx, "GET", f"/v2.0/security-groups/{_checked(id)}"))["security_group"]
     return {"security_group": _group(group, await _names(ctx))}
 
 
 async def create_group(ctx: Ctx, body: GroupBody) -> Any:
     """Make a security group."""
     wanted = {"name": body.security_group.name, "description": body.security_group.description or ""}
-    group = (await ask(ctx, "network", "POST", "/v2.0/security-groups", {"security_group": wanted}))["security_group"]
+    group = (await _ask(ctx, "POST", "/v2.0/security-groups", {"security_group": wanted}))["security_group"]
     return {"security_group": _group(group, {})}
 
 
@@ -124,13 +132,13 @@ async def update_group(ctx: Ctx, id: str, body: GroupBody) -> Any:
     """Change a security group's name and description."""
     wanted = {"name": body.security_group.name, "description": body.security_group.description or ""}
     path = f"/v2.0/security-groups/{_checked(id)}"
-    group = (await ask(ctx, "network", "PUT", path, {"security_group": wanted}))["security_group"]
+    group = (await _ask(ctx, "PUT", path, {"security_group": wanted}))["security_group"]
     return {"security_group": _group(group, await _names(ctx))}
 
 
 async def delete_group(ctx: Ctx, id: str) -> Response:
     """Delete a security group."""
-    await ask(ctx, "network", "DELETE", f"/v2.0/security-groups/{_checked(id)}")
+    await _ask(ctx, "DELETE", f"/v2.0/security-groups/{_checked(id)}")
     return Response(202)
 
 
@@ -157,14 +165,14 @@ async def create_rule(ctx: Ctx, body: RuleBody) -> Any:
         wanted["remote_group_id"] = _checked(given.group_id)
     else:
         wanted["remote_ip_prefix"] = given.cidr or "0.0.0.0/0"
-    reply = await ask(ctx, "network", "POST", "/v2.0/security-group-rules", {"security_group_rule": wanted})
+    reply = await _ask(ctx, "POST", "/v2.0/security-group-rules", {"security_group_rule": wanted})
     names = await _names(ctx) if given.group_id else {}
     return {"security_group_rule": _rule(reply["security_group_rule"], names)}
 
 
 async def delete_rule(ctx: Ctx, id: str) -> Response:
     """Take a rule away."""
-    await ask(ctx, "network", "DELETE", f"/v2.0/security-group-rules/{_checked(id)}")
+    await _ask(ctx, "DELETE", f"/v2.0/security-group-rules/{_checked(id)}")
     return Response(202)
 
 

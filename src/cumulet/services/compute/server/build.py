@@ -78,12 +78,13 @@ class Builder:
     async def ensure_port(self, server: Server, port: ServerPort, node: str) -> PortInfo:
         """The port behind a network card, made or bound if it is not yet."""
         network, owner = self.compute.network, f"compute:{server.availability_zone}"
+        label = server.hostname.partition(".")[0]  # DHCP and DNS know the network's own domain
         if not port.own:
-            return await network.bind(port.port_id, server.id, owner, node, server.hostname)
+            return await network.bind(port.port_id, server.id, owner, node, label)
         groups = None if port.groups is None else tuple(port.groups)
         new = NewPort(
             id=port.port_id, project_id=server.project_id, network_id=port.network_id, device_id=server.id,
-            device_owner=owner, fixed_ip=port.fixed_ip, security_groups=groups, hostname=server.hostname, host=node,
+            device_owner=owner, fixed_ip=port.fixed_ip, security_groups=groups, hostname=label, host=node,
         )  # fmt: skip
         return await network.ensure_port(new)
 

@@ -353,7 +353,7 @@ def _server(
         updated_at=moment, metadata=body.asked_metadata, task_state="scheduling", config_drive="True" if drive else "",
         key_name=pair.name if pair else None, public_key=pair.public_key if pair else None,
         instance_name=f"instance-{server_id[:8]}", reservation_id=reservation, launch_index=index,
-        hostname=body.given().get("new_hostname") or host_name(name, server_id), user_data=body.asked_user_data or None,
+        hostname=_asked_name(body.given()) or host_name(name, server_id), user_data=body.asked_user_data or None,
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
         image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
         vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, groups=groups,
@@ -375,6 +375,10 @@ def _ports(server: Server, wish: Wish) -> list[ServerPort]:
         )
         for position, (request, network_id, own) in enumerate(wish.ports)
     ]  # fmt: skip
+
+
+def _asked_name(given: dict[str, Any]) -> str | None:
+    return given.get("new_hostname") or given.get("new_fqdn")
 
 
 def host_name(name: str, id: str) -> str:

@@ -26,6 +26,14 @@ RULES = {EXTENDED: ADMIN, HOST_STATUS: ADMIN}
 ServerName = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A\S(.*\S)?\Z"), Column(255)]
 Description = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00-\x08\x0b-\x1f]*\Z"), Column(255)]
 Hostname = Annotated[str, Meta(max_length=255, pattern=r"\A[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\Z"), Column(255)]
+HostAndDomain = Annotated[
+    str,
+    Meta(
+        max_length=255,
+        pattern=r"\A[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*\Z",
+    ),
+    Column(255),
+]
 Tag = Annotated[str, Meta(min_length=1, max_length=60, pattern=r"\A[^,/]*\Z")]
 Key255 = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[a-zA-Z0-9-_:. ]{1,255}\Z")]
 Value255 = Annotated[str, Meta(max_length=255)]
@@ -242,7 +250,10 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
         until=(2, 89),
     )  # fmt: skip
     hostname: Hostname = read("Its host name.", wire="OS-EXT-SRV-ATTR:hostname", since=(2, 90))
-    new_hostname: Hostname = edit("Its host name.", AUTO, wire="hostname", since=(2, 90), stored=False)
+    new_hostname: Hostname = edit("Its host name.", AUTO, wire="hostname", since=(2, 90), until=(2, 93), stored=False)
+    new_fqdn: HostAndDomain = edit(
+        "Its host name, with its domain if it is in one.", AUTO, wire="hostname", since=(2, 94), stored=False
+    )
     kernel_id: str = constant("Always empty.", "", wire="OS-EXT-SRV-ATTR:kernel_id", show=EXTENDED, since=(2, 3))
     ramdisk_id: str = constant("Always empty.", "", wire="OS-EXT-SRV-ATTR:ramdisk_id", show=EXTENDED, since=(2, 3))
     root_device: str = constant(

@@ -7,9 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec import UNSET
 from sqlalchemy import ColumnElement, Connection, Text, and_, cast, or_
 
-from cumulet.api.crud import list_page, shown
+from cumulet.api.crud import granted, list_page, shown, viewer
 from cumulet.api.http import Endpoint
 from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.query import TRUE, Listing
@@ -186,6 +187,8 @@ SORT_NAMES = {
 
 def _listing(ctx: Ctx) -> Listing:
     filters = {**FILTERS, **ADMIN_FILTERS} if ctx.caller.is_admin else FILTERS
+    if "all_tenants" not in ctx.request.query:  # without it an owner is no question: the caller's project it is
+        filters = {name: filter for name, filter in filters.items() if name not in ("project_id", "tenant_id")}
     ignore = ELSEWHERE | (frozenset(ADMIN_FILTERS) - frozenset(filters)) | (SILENT - frozenset(filters))
     return Listing(
         sort=(("created_at", "desc"),), filters=filters, ignore=ignore, refuse_unknown=ctx.version >= (2, 75),
@@ -199,7 +202,7 @@ def _scope(ctx: Ctx, rule: str) -> list[ColumnElement[bool]]:
     everyone = "all_tenants" in query and _truth(query.get("all_tenants") or "1", "all_tenants")
     if everyone:
         ctx.require(rule)
-    elif not (ctx.caller.is_admin and ("project_id" in query or "tenant_id" in query)):
+    else:
         where.append(C.project_id == ctx.caller.project_id)
     if since := query.get("changes-since"):
         where.append(C.updated_at >= plain_time(since))
@@ -246,7 +249,15 @@ async def list_servers(ctx: Ctx) -> Any:
 
 async def list_details(ctx: Ctx) -> Any:
     """List servers with all that they say."""
-    return await _list(ctx, DETAIL_ALL_TENANTS, None)
+    show = viewer(ctx, Server, granted(ctx, Server))
+
+    def detailed(row: Any) -> Any:
+        item = show(row)
+        if ctx.version >= (2, 71):
+            item.server_groups = UNSET
+        return item
+
+    return await _list(ctx, DETAIL_ALL_TENANTS, detailed)
 
 
 def view(ctx: Ctx, server: Server) -> Any:
@@ -260,19 +271,38 @@ async def show_server(ctx: Ctx, id: str) -> Any:
     return view(ctx, await ctx.service.kernel.db.read_inline(get_server, ctx, id))
 
 
+SAID_OF_CHANGED_SINCE_275 = (
+    "availability_zone", "config_drive", "key_name", "launched_at", "terminated_at", "security_groups", "task_state",
+    "vm_state", "power_state", "volumes", "host", "node", "instance_name", "reservation_id", "launch_index",
+    "hostname_admin", "kernel_id", "ramdisk_id", "root_device", "user_data", "host_status",
+)  # fmt: skip
+"""What the reply to a change did not have before."""
+
+
+def changed_view(ctx: Ctx, server: Server) -> Any:
+    """The reply that shows a server that was changed."""
+    reply = view(ctx, server)
+    if ctx.version < (2, 75):
+        for name in SAID_OF_CHANGED_SINCE_275:
+            if hasattr(reply["server"], name):
+                setattr(reply["server"], name, UNSET)
+        reply["server"].addresses = _plain(server)
+    return reply
+
+
 async def update_server(ctx: Ctx, id: str, body: Any) -> Any:
     """Change a server's name, description, host name or access addresses."""
     changes = body.given()
     changes |= access_addresses(changes)
-    if "new_hostname" in changes:
-        changes["hostname"] = changes.pop("new_hostname")
+    for name in {"new_hostname", "new_fqdn"} & {*changes}:
+        changes["hostname"] = changes.pop(name)
 
     def unit(tx: Connection) -> Server:
         get_server(tx, ctx, id)
         db.update(tx, Server, id, **changes, updated_at=now())
         return get_server(tx, ctx, id)
 
-    return view(ctx, await ctx.service.kernel.db.run(unit))
+    return changed_view(ctx, await ctx.service.kernel.db.run(unit))
 
 
 def _plain(server: Server) -> dict[str, Any]:
