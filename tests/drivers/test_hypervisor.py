@@ -533,8 +533,9 @@ def test_a_tap_is_plugged_in_on_either_loop(
 async def _leave_a_descriptor(driver: QemuHypervisor, server_id: str) -> None:
     """What a crash leaves that came between giving QEMU a descriptor and using it."""
     machine = driver._machines[server_id]
-    with open(os.devnull) as file:
-        await machine.send_descriptor(f"net-{CARD.port_id}", file.fileno())
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    await machine.send_descriptor(f"net-{CARD.port_id}", descriptor)
+    os.close(descriptor)
 
 
 @qemu_only

@@ -11,7 +11,15 @@ import msgspec
 
 from cumulet.core.context import Caller
 from cumulet.core.errors import Conflict, NotFound
-from cumulet.services.compute.drivers import HostInfo, HypervisorError, Power, PowerListener, ServerSpec, ServerState
+from cumulet.services.compute.drivers import (
+    HostInfo,
+    HypervisorError,
+    Nic,
+    Power,
+    PowerListener,
+    ServerSpec,
+    ServerState,
+)
 from cumulet.services.image.interface import ImageInfo
 from cumulet.services.network.interface import FixedIp, NetworkInfo, NewPort, PortInfo
 from cumulet.services.placement.interface import Inventory, NoCandidate
@@ -227,6 +235,20 @@ class FakeHypervisor:
         if server_id not in self.machines:
             raise HypervisorError(f"server {server_id} is not on this host")
         self.machines[server_id] = changed(self.machines[server_id], power=power)
+
+    async def attach_nic(self, server_id: str, nic: Nic) -> None:
+        await self._enter("attach_nic")
+        self._nics(server_id, nic.port_id, (nic,))
+
+    async def detach_nic(self, server_id: str, port_id: str) -> None:
+        await self._enter("detach_nic")
+        self._nics(server_id, port_id, ())
+
+    def _nics(self, server_id: str, port_id: str, new: tuple[Nic, ...]) -> None:
+        machine = self.machines.get(server_id)
+        if machine is not None and machine.power != "shutdown":
+            nics = (*(nic for nic in machine.spec.nics if nic.port_id != port_id), *new)
+            self.machines[server_id] = changed(machine, spec=msgspec.structs.replace(machine.spec, nics=nics))
 
     async def remove_server(self, server_id: str) -> None:
         self.calls.append("remove_server")

@@ -8,7 +8,7 @@ import pytest
 from cumulet.core.errors import QuotaExceeded
 from cumulet.services.compute.drivers import HypervisorError, RootDisk, ServerSpec
 from tests.services.compute.conftest import Behind, Compute, running
-from tests.services.compute.fakes import IMAGE, NETWORK, FakeMachine
+from tests.services.compute.fakes import IMAGE, NETWORK, OTHER_NETWORK, FakeMachine
 
 BODY = {"server": {"name": "vm", "imageRef": IMAGE, "flavorRef": "42", "networks": [{"uuid": NETWORK}]}}
 
@@ -116,6 +116,31 @@ async def test_what_a_killed_process_left_is_finished(
             assert shown["status"] == after and shown["OS-EXT-STS:task_state"] is None
             assert len(behind.network.ports) == 1 and len(behind.placement.claims) == 1
             assert [p.device_id for p in behind.network.ports.values()] == [server_id]
+
+
+@pytest.mark.parametrize("attach", [True, False])
+async def test_a_change_of_cards_that_a_killed_process_left_is_finished(
+    tmp_path: Path, behind: Behind, attach: bool
+) -> None:
+    behind.network.add_network(OTHER_NETWORK, "second")
+    async with running(tmp_path, behind) as compute:
+        server_id = (await compute.boot())["id"]
+        path = f"/servers/{server_id}/os-interface"
+        (port_id,) = behind.network.ports
+        behind.hypervisor.gate = asyncio.Event()
+        behind.hypervisor.entered.clear()
+        if attach:
+            assert (await compute("POST", path, {"interfaceAttachment": {"net_id": OTHER_NETWORK}})).status == 200
+        else:
+            assert (await compute("DELETE", f"{path}/{port_id}")).status == 202
+        await behind.hypervisor.entered.wait()
+    behind.hypervisor.gate = None
+    async with running(tmp_path, behind) as compute:
+        await compute.idle()
+        nics = behind.hypervisor.machines[server_id].spec.nics
+        assert len(nics) == len(behind.network.ports) == (2 if attach else 0)
+        assert set((await compute.show(server_id))["addresses"]) == ({"private", "second"} if attach else set())
+        assert len((await compute("GET", path)).json()["interfaceAttachments"]) == len(nics)
 
 
 async def test_a_guest_that_shuts_down_is_shutoff(compute: Compute) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.services.compute.drivers import HypervisorError
 from cumulet.services.network.interface import NewPort
 from tests.services.compute.conftest import Compute
 from tests.services.compute.fakes import IMAGE, NETWORK, OTHER_NETWORK, QUEUED_IMAGE
@@ -298,30 +299,80 @@ async def test_cards_and_groups(compute: Compute) -> None:
     compute.network.add_network(OTHER_NETWORK, "second")
     server_id = (await compute.boot())["id"]
     attach = {"interfaceAttachment": {"net_id": OTHER_NETWORK}}
-    refused = await compute("POST", f"/servers/{server_id}/os-interface", attach)
-    assert refused.status == 501 and "shut off" in refused.json()["notImplemented"]["message"]
-    await compute.act(server_id, "os-stop")
-    await compute.idle()
     reply = await compute("POST", f"/servers/{server_id}/os-interface", attach)
     assert reply.status == 200, reply.data
     card = reply.json()["interfaceAttachment"]
     await compute.idle()
     assert set((await compute.show(server_id))["addresses"]) == {"private", "second"}
-    assert len((await compute("GET", f"/servers/{server_id}/os-interface")).json()["interfaceAttachments"]) == 2
-    await compute.act(server_id, "os-start")
-    await compute.idle()
-    assert len(compute.hypervisor.machines[server_id].spec.nics) == 2
-    await compute.act(server_id, "os-stop")
-    await compute.idle()
+    shown = (await compute("GET", f"/servers/{server_id}/os-interface")).json()["interfaceAttachments"]
+    assert [one["port_state"] for one in shown] == ["ACTIVE", "ACTIVE"]
+    assert [one.port_id for one in compute.hypervisor.machines[server_id].spec.nics] == [
+        one["port_id"] for one in shown
+    ]
     assert (await compute("DELETE", f"/servers/{server_id}/os-interface/{card['port_id']}")).status == 202
     await compute.idle()
-    assert set((await compute.show(server_id))["addresses"]) == {"private"}
+    assert (await compute("DELETE", f"/servers/{server_id}/os-interface/{card['port_id']}")).status == 404
+    assert set((await compute.show(server_id))["addresses"]) == {"private"} and len(compute.network.ports) == 1
+    assert len(compute.hypervisor.machines[server_id].spec.nics) == 1
     assert (await compute.act(server_id, "addSecurityGroup", {"name": "web"})).status == 202
     assert (await compute.show(server_id))["security_groups"] == [{"name": "default"}, {"name": "web"}]
     assert (await compute.act(server_id, "removeSecurityGroup", {"name": "default"})).status == 202
     assert (await compute.act(server_id, "removeSecurityGroup", {"name": "default"})).status == 409
     listed = (await compute("GET", f"/servers/{server_id}/os-security-groups")).json()["security_groups"]
     assert [g["name"] for g in listed] == ["web"]
+
+
+async def test_cards_of_a_server_that_is_off(compute: Compute) -> None:
+    compute.network.add_network(OTHER_NETWORK, "second")
+    server_id = (await compute.boot())["id"]
+    await compute.act(server_id, "os-stop")
+    await compute.idle()
+    path, attach = f"/servers/{server_id}/os-interface", {"interfaceAttachment": {"net_id": OTHER_NETWORK}}
+    first, second = [(await compute("POST", path, attach)).json()["interfaceAttachment"]["port_id"] for _ in range(2)]
+    await compute("DELETE", f"{path}/{first}")
+    await compute.act(server_id, "os-start")
+    await compute.idle()
+    assert [nic.port_id for nic in compute.hypervisor.machines[server_id].spec.nics][1:] == [second]
+
+
+async def test_a_card_that_cannot_be_had_is_taken_back(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cumulet.core.operations.BACKOFF", (0.01,))
+    compute.network.add_network(OTHER_NETWORK, "second")
+    server_id = (await compute.boot())["id"]
+
+    async def refuse(server_id: str, nic: object) -> None:
+        raise HypervisorError("no free slot")
+
+    monkeypatch.setattr(compute.hypervisor, "attach_nic", refuse)
+    path, attach = f"/servers/{server_id}/os-interface", {"interfaceAttachment": {"net_id": OTHER_NETWORK}}
+    assert (await compute("POST", path, attach)).status == 200
+    await compute.idle()
+    assert len((await compute("GET", path)).json()["interfaceAttachments"]) == len(compute.network.ports) == 1
+    shown = await compute.show(server_id)
+    assert shown["status"] == "ACTIVE" and set(shown["addresses"]) == {"private"}
+    action = (await compute("GET", f"/servers/{server_id}/os-instance-actions")).json()["instanceActions"][0]
+    assert (action["action"], action["message"]) == ("attach_interface", "Error")
+
+
+async def test_a_card_that_the_guest_keeps_stays(compute: Compute, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cumulet.core.operations.BACKOFF", (0.01,))
+    server_id = (await compute.boot())["id"]
+    (port_id,) = compute.network.ports
+    compute.hypervisor.fail = lambda: HypervisorError("the guest did not let go")
+    assert (await compute("DELETE", f"/servers/{server_id}/os-interface/{port_id}")).status == 202
+    await compute.idle()
+    shown = await compute.show(server_id)
+    assert shown["status"] == "ACTIVE" and shown["addresses"] and list(compute.network.ports) == [port_id]
+
+
+async def test_the_card_of_a_deleted_port_goes(compute: Compute) -> None:
+    server_id = (await compute.boot())["id"]
+    (port_id,) = compute.network.ports
+    await compute.network.delete_port(port_id)
+    await compute.runtime.addresses.hear("port.deleted", {"device_id": server_id, "port_id": port_id})
+    await compute.idle()
+    assert compute.hypervisor.machines[server_id].spec.nics == ()
+    assert (await compute.show(server_id))["addresses"] == {}
 
 
 async def test_metadata_and_tags(compute: Compute) -> None:

@@ -81,7 +81,7 @@ class ComputeRuntime:
         add("server.pause", power.pause, on_failure=give_up, attempts=3)
         add("server.unpause", power.unpause, on_failure=give_up, attempts=3)
         add("server.attach_port", cards.attach, on_failure=cards.attach_failed, attempts=2)
-        add("server.detach_port", cards.detach, on_failure=give_up)
+        add("server.detach_port", cards.detach, on_failure=cards.detach_failed, attempts=3)
 
     async def start(self) -> None:
         """Reconnect to what runs, offer the host to placement, and mend what changed while the program was away."""

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from cumulet.core import db
+from cumulet.core.operations import Operations
 from cumulet.core.types import now
 from cumulet.services.compute.server.resource import Address, GroupName, Server, ServerAddress, ServerPort
+from cumulet.services.compute.server.state import queue
 from cumulet.services.network.interface import PortInfo
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class AddressBook:
         if event == "port.addresses":
             await self.refresh(payload["device_ids"])
         elif event == "port.deleted":
-            await self.compute.kernel.db.run(_drop_port, payload["device_id"], payload["port_id"])
+            operations = self.compute.kernel.operations
+            await self.compute.kernel.db.run(_drop_port, operations, payload["device_id"], payload["port_id"])
             await self.refresh([payload["device_id"]])
 
     async def refresh(self, server_ids: Sequence[str]) -> None:
@@ -109,6 +112,19 @@ def _store(tx: Connection, found: dict[str, list[PortInfo]]) -> None:
         cache_addresses(tx, server_id, sorted(infos, key=lambda info: order.get(info.id, len(order))))
 
 
-def _drop_port(tx: Connection, server_id: str, port_id: str) -> None:
+def _drop_port(tx: Connection, operations: Operations, server_id: str, port_id: str) -> None:
+    """A port is gone: so is its card, if the server is not going itself."""
     columns = ServerPort.table.c
-    db.remove_where(tx, ServerPort, columns.server_id == server_id, columns.port_id == port_id)
+    port = db.first(tx, ServerPort, columns.server_id == server_id, columns.port_id == port_id)
+    if port is None:
+        return
+    server = db.get(tx, Server, server_id)
+    if server.vm_state in ("active", "paused", "stopped") and server.task_state != "deleting":
+        queue_detach(tx, operations, port)
+    db.remove_where(tx, ServerPort, columns.port_id == port_id)
+
+
+def queue_detach(tx: Connection, operations: Operations, port: ServerPort) -> None:
+    """Have a card taken from its server, whom nobody has asked for it."""
+    server = db.get(tx, Server, port.server_id)
+    queue(tx, operations, server, "server.detach_port", args={"port_id": port.port_id, "own": port.own})

@@ -103,7 +103,7 @@ class Builder:
             root=RootDisk(
                 str(path), "raw" if server.image_format == "raw" else "qcow2", server.image_id, server.flavor.disk
             ),
-            nics=tuple(Nic(info.id, info.network_id, info.mac_address, info.mtu) for info in infos),
+            nics=tuple(nic(info) for info in infos),
             config_drive=drive,
         )
 
@@ -126,6 +126,11 @@ class Builder:
         break_down(tx, operation, error)
         server = db.get(tx, Server, operation.resource_id)
         queue(tx, self.compute.kernel.operations, server, "server.abandon")
+
+
+def nic(info: PortInfo) -> Nic:
+    """The network card for a port."""
+    return Nic(info.id, info.network_id, info.mac_address, info.mtu)
 
 
 def load_server(tx: Connection, id: str) -> tuple[Server, list[ServerPort]]:

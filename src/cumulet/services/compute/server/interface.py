@@ -3,7 +3,7 @@
 GET, POST /servers/{id}/os-interface · GET, DELETE .../{port_id} · GET /servers/{id}/os-security-groups
 POST /servers/{id}/action: addSecurityGroup, removeSecurityGroup
 
-Cards are added to and taken from servers that are shut off; drivers cannot do it yet while a machine runs.
+A machine that runs gets and loses its cards at once; one that is off finds them changed at its next start.
 """
 
 from collections.abc import Callable
@@ -15,15 +15,16 @@ from sqlalchemy import Connection
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.core import db
-from cumulet.core.errors import Conflict, Invalid, NotFound, NotImplementedHere
+from cumulet.core.errors import Conflict, Invalid, NotFound
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.types import new_id
 from cumulet.services.compute.context import Ctx
-from cumulet.services.compute.server.addresses import cache_addresses
-from cumulet.services.compute.server.build import load_server
+from cumulet.services.compute.server.addresses import cache_addresses, queue_detach
+from cumulet.services.compute.server.build import load_server, nic
 from cumulet.services.compute.server.create import find_network
+from cumulet.services.compute.server.instance_action import finished
 from cumulet.services.compute.server.resource import NetworkRequest, Server, ServerPort, Tag
-from cumulet.services.compute.server.state import begin, check_lock, check_state, get_server, give_up, ports_of, settle
+from cumulet.services.compute.server.state import begin, check_lock, check_state, get_server, ports_of
 from cumulet.services.network.interface import PortInfo
 
 if TYPE_CHECKING:
@@ -100,8 +101,6 @@ async def show_interface(ctx: Ctx, id: str, port_id: str) -> Any:
 def _changeable(ctx: Ctx, server: Server, verb: str) -> None:
     check_lock(ctx, server)
     check_state(server, verb, ("active", "paused", "stopped"))
-    if server.vm_state != "stopped":
-        raise NotImplementedHere("Network cards can be added to and taken from servers that are shut off only.")
 
 
 async def attach_interface(ctx: Ctx, id: str, body: AttachBody) -> Any:
@@ -140,10 +139,12 @@ async def detach_interface(ctx: Ctx, id: str, port_id: str) -> Response:
 
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
-        if port_id not in {port.port_id for port in ports_of(tx, id)}:
+        port = next((port for port in ports_of(tx, id) if port.port_id == port_id), None)
+        if port is None:
             raise NotFound(message=f"Port {port_id} is not attached to instance {id}")
         _changeable(ctx, server, "detach_interface")
-        begin(tx, ctx, server, "server.detach_port", "detach_interface", args={"port_id": port_id})
+        args = {"port_id": port_id, "own": port.own}
+        begin(tx, ctx, server, "server.detach_port", "detach_interface", args=args)
 
     await ctx.service.kernel.db.run(unit)
     return Response(202)
@@ -156,41 +157,49 @@ class Cards:
         self.compute = compute
 
     async def attach(self, operation: Operation) -> Finish:
-        server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
+        """A port, a network that carries it, a card in the machine."""
+        compute, port_id = self.compute, operation.args["port_id"]
+        server, ports = await compute.kernel.db.read(load_server, operation.resource_id)
         for port in ports:
-            await self.compute.builder.ensure_port(server, port, server.host or self.compute.hostname)
+            if port.port_id == port_id:
+                info = await compute.builder.ensure_port(server, port, server.host or compute.hostname)
+                await compute.network.realise([info.network_id])
+                await compute.hypervisor.attach_nic(server.id, nic(info))
+                if server.vm_state != "stopped":
+                    await compute.network.set_port_status([port_id], "ACTIVE")
         return await self._settled(operation, ports)
 
     async def detach(self, operation: Operation) -> Finish:
-        server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
-        gone = operation.args["port_id"]
-        for port in ports:
-            if port.port_id == gone:
-                if port.own:
-                    await self.compute.network.delete_port(gone)
-                else:
-                    await self.compute.network.unbind(gone, server.id)
-        settled = await self._settled(operation, [port for port in ports if port.port_id != gone])
-
-        def finish(tx: Connection) -> None:
-            _forget(tx, gone)
-            settled(tx)
-
-        return finish
+        """The card out of the machine, then the port back to whom it belongs."""
+        compute, server_id, gone = self.compute, operation.resource_id, operation.args["port_id"]
+        await compute.hypervisor.detach_nic(server_id, gone)
+        await compute.kernel.db.run(_forget, gone)
+        if operation.args["own"]:
+            await compute.network.delete_port(gone)
+        else:
+            await compute.network.unbind(gone, server_id)
+        _, ports = await compute.kernel.db.read(load_server, server_id)
+        return await self._settled(operation, ports)
 
     async def _settled(self, operation: Operation, ports: list[ServerPort]) -> Finish:
         infos = await self.compute.builder.port_infos(operation.resource_id, ports)
 
         def finish(tx: Connection) -> None:
-            settle(tx, operation)
             cache_addresses(tx, operation.resource_id, infos)
+            finished(tx, operation, None)
 
         return finish
 
     def attach_failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
-        """The port could not be had: the server is as it was."""
-        give_up(tx, operation, error)
-        _forget(tx, operation.args["port_id"])
+        """The card could not be had: what there is of it is taken back."""
+        finished(tx, operation, None, str(error))
+        port = db.first(tx, ServerPort, ServerPort.table.c.port_id == operation.args["port_id"])
+        if port is not None:
+            queue_detach(tx, self.compute.kernel.operations, port)
+
+    def detach_failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
+        """The guest keeps the card: the server is as it was."""
+        finished(tx, operation, None, str(error))
 
 
 def _forget(tx: Connection, port_id: str) -> None:

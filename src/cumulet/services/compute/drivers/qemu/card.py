@@ -64,5 +64,5 @@ async def _remove_backend(machine: Machine, port_id: str) -> None:
     backend = nic_backend(port_id)
     with contextlib.suppress(Refused):  # there is none
         await machine.execute("netdev_del", {"id": backend})
-    with contextlib.suppress(Refused):  # the usual case: one is left only where a crash came between its way and its use
+    with contextlib.suppress(Refused):  # as a rule: only a crash between its way and its use leaves one
         await machine.execute("closefd", {"fdname": backend})

@@ -32,7 +32,7 @@ def command_line(
         *("-device", "virtio-balloon-pci,free-page-reporting=on"),
         *_disk("root", folder / "disk.qcow2", "qcow2", bootindex=1),
         *(_disk("config", folder / "config.iso", "raw", readonly=True) if spec.config_drive is not None else ()),
-        *(word for nic, tap in zip(spec.nics, taps or [None] * len(spec.nics), strict=True) for word in _nic(nic, tap)),
+        *(word for index, nic in enumerate(spec.nics) for word in _nic(nic, None if taps is None else taps[index])),
     ]  # fmt: skip
 
 

@@ -1,0 +1,106 @@
+"""What changes a real server while it lives: network cards that come and go."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cloud import ProcessCloud
+from tests.e2e.guests import Guest, make_key, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.qemu, pytest.mark.guest, pytest.mark.clients, pytest.mark.timeout(900)]
+
+
+class Site:
+    """A project's network with SSH let in, behind the external network, and what is made there."""
+
+    def __init__(self, sdk: Any, key: Path) -> None:
+        self.sdk = sdk
+        self.key = key
+        network = self.sdk.network
+        self.group = network.create_security_group(name="changes").id
+        for protocol, port in (("tcp", 22), ("icmp", None)):
+            network.create_security_group_rule(
+                security_group_id=self.group, direction="ingress", ethertype="IPv4", protocol=protocol,
+                port_range_min=port, port_range_max=port,
+            )  # fmt: skip
+        self.public = network.find_network("public").id
+        self.front, front_subnet = self.network("front", "10.20.0.0/24")
+        self.back, _ = self.network("back", "10.21.0.0/24", gateway_ip=None)  # or replies to SSH would go out there
+        self.router = network.create_router(name="changes", external_gateway_info={"network_id": self.public})
+        network.add_interface_to_router(self.router, subnet_id=front_subnet)
+        self.sdk.compute.create_keypair(name="changes", public_key=key.with_suffix(".pub").read_text())
+        self.image = self.sdk.image.find_image("cumulet-guest").id
+
+    def network(self, name: str, cidr: str, **more: Any) -> tuple[str, str]:
+        network = self.sdk.network.create_network(name=name)
+        subnet = self.sdk.network.create_subnet(network_id=network.id, ip_version=4, cidr=cidr, **more)
+        return network.id, subnet.id
+
+    def boot(self, name: str, image: str = "") -> tuple[str, Guest]:
+        """(id of a server that runs, a login on it)."""
+        compute, network = self.sdk.compute, self.sdk.network
+        server = compute.create_server(
+            name=name, image_id=image or self.image, flavor_id=compute.find_flavor("m1.nano").id, key_name="changes",
+            networks=[{"uuid": self.front}], security_groups=[{"name": "changes"}],
+        )  # fmt: skip
+        compute.wait_for_server(server, wait=120)
+        port = next(network.ports(device_id=server.id))
+        address = network.create_ip(floating_network_id=self.public, port_id=port.id).floating_ip_address
+        guest = Guest(address, self.key)
+        guest.wait()
+        return server.id, guest
+
+    def status(self, server_id: str) -> str:
+        return str(self.sdk.compute.get_server(server_id).status)
+
+    def wait_status(self, server_id: str, status: str) -> None:
+        wait_for(status, lambda: self.status(server_id) == status)
+
+
+@pytest.fixture(scope="module")
+def site(real_cloud: ProcessCloud, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return Site(real_cloud.connect("cumulet-demo"), make_key(tmp_path_factory.mktemp("keys") / "id_ed25519"))
+
+
+@pytest.fixture(scope="module")
+def server(site: Site) -> Iterator[tuple[str, Guest]]:
+    made = site.boot("changing")
+    yield made
+    site.sdk.compute.delete_server(made[0])
+    wait_for("the server to go", lambda: site.sdk.compute.find_server(made[0]) is None)
+
+
+def cards(guest: Guest) -> list[str]:
+    return re.findall(r"^\d+: (eth\d+)", guest.try_run("ip -o link") or "", re.MULTILINE)
+
+
+def test_a_running_server_gets_and_loses_a_card(site: Site, server: tuple[str, Guest]) -> None:
+    server_id, guest = server
+    assert cards(guest) == ["eth0"]
+    port = site.sdk.compute.create_server_interface(server_id, net_id=site.back)
+    address = port.fixed_ips[0]["ip_address"]
+    wait_for("DHCP on the new card", lambda: f"inet {address}/24" in (guest.try_run("ip -4 addr show eth1") or ""))
+    wait_for("port ACTIVE", lambda: site.sdk.network.get_port(port.port_id).status == "ACTIVE")
+    assert address in str(site.sdk.compute.get_server(server_id).addresses)
+    dhcp = next(site.sdk.network.ports(network_id=site.back, device_owner="network:dhcp")).fixed_ips[0]["ip_address"]
+    guest.run(f"sudo ping -c 1 -W 5 {dhcp}")
+    site.sdk.compute.reboot_server(server_id, "HARD")
+    site.wait_status(server_id, "ACTIVE")
+    wait_for("the card after a hard reboot", lambda: f"inet {address}/24" in (guest.try_run("ip -4 addr") or ""))
+    site.sdk.compute.delete_server_interface(port.port_id, server=server_id)
+    wait_for("the card to go", lambda: cards(guest) == ["eth0"])
+    wait_for("the port to go", lambda: site.sdk.network.find_port(port.port_id) is None)
+    assert "back" not in site.sdk.compute.get_server(server_id).addresses
+
+
+def test_a_port_that_is_deleted_takes_its_card_along(site: Site, server: tuple[str, Guest]) -> None:
+    server_id, guest = server
+    port = site.sdk.network.create_port(network_id=site.back)
+    site.sdk.compute.create_server_interface(server_id, port_id=port.id)
+    wait_for("the card", lambda: cards(guest) == ["eth0", "eth1"])
+    site.sdk.network.delete_port(port.id)
+    wait_for("the card to go", lambda: cards(guest) == ["eth0"])
+    assert [one.network_id for one in site.sdk.network.ports(device_id=server_id)] == [site.front]
