@@ -70,7 +70,8 @@ def load(cls: type[R], row: Any) -> R:
 
 def values(obj: Any) -> dict[str, Any]:
     """The columns of a stored object."""
-    return _storer(type(obj))(obj)
+    cls: Any = type(obj)
+    return _storer(cls)(obj)  # type: ignore[no-any-return]
 
 
 def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> R:

@@ -18,7 +18,6 @@ from cumulet.services.network.security_group import members
 from cumulet.services.network.security_group_rule import RULE, normal
 from cumulet.services.network.subnet import SUBNETS, Subnet, subnets_of
 
-
 BATCH = 500
 """Ports that one statement reads."""
 
