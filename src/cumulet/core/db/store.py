@@ -71,7 +71,7 @@ def load(cls: type[R], row: Any) -> R:
 def values(obj: Any) -> dict[str, Any]:
     """The columns of a stored object."""
     cls: Any = type(obj)
-    return _storer(cls)(obj)  # type: ignore[no-any-return]
+    return _storer(cls)(obj)
 
 
 def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> R:
