@@ -159,7 +159,10 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     if isinstance(body, bytes):
         if response.status in (204, 304):
             body = None
-        return web.Response(status=response.status, body=body, headers=response.headers)
+        whole = web.Response(status=response.status, body=body, headers=response.headers)
+        if response.headers.get("Connection") == "close":
+            whole.force_close()
+        return whole
     reply = web.StreamResponse(status=response.status, headers=response.headers)
     if isinstance(body, File):
         reply.content_length = body.length

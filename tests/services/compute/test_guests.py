@@ -76,6 +76,8 @@ async def test_console_log(compute: Compute) -> None:
     for value, lines in (({"length": 2}, 2), ({"length": "3"}, 3), ({"length": -1}, 5), ({}, 5), (None, 5)):
         reply = await compute.act(server_id, "os-getConsoleOutput", value)
         assert reply.status == 200 and len(reply.json()["output"].splitlines()) == lines, value
+    three = (await compute.act(server_id, "os-getConsoleOutput", {"length": 3})).json()["output"]
+    assert three == "line 2\nline 3\nline 4"
     assert (await compute.act(server_id, "os-getConsoleOutput", {"length": "x"})).status == 400
 
 
@@ -137,6 +139,12 @@ async def test_the_screen_through_the_websocket(compute: Compute, tmp_path: Path
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 await session.ws_connect(root + path, headers=headers)
             assert refused.value.status == 403
+        address = urlsplit(root)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write(b"GET /?token=wrong HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        refusal = await asyncio.wait_for(reader.read(), 10)  # to the end: the connection is closed
+        writer.close()
+        assert refusal.startswith(b"HTTP/1.1 403 ") and refusal.endswith(b"\r\n\r\n")
         await compute.kernel.db.run(db.update_where, ConsoleToken, [], expires_at="2000-01-01T00:00:00.000000")
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await session.ws_connect(f"{root}/{query}")

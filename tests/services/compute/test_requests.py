@@ -200,7 +200,8 @@ async def test_an_owner_is_asked_for_among_all_projects_only(compute: Compute) -
     for query, found in (("tenant_id=project-demo", []), ("all_tenants=1&tenant_id=project-demo", [server["id"]])):
         listed = (await compute("GET", f"/servers?{query}", token="admin")).json()["servers"]
         assert [row["id"] for row in listed] == found
-    assert (await compute("GET", "/servers?all_tenants=1&tenant_id=project-other", token="admin")).json()["servers"] == []
+    others = await compute("GET", "/servers?all_tenants=1&tenant_id=project-other", token="admin")
+    assert others.json()["servers"] == []
 
 
 async def test_hosts_tell_since_when_they_are_up(compute: Compute) -> None:
@@ -208,6 +209,41 @@ async def test_hosts_tell_since_when_they_are_up(compute: Compute) -> None:
     (new,) = (await compute("GET", "/os-hypervisors/detail", token="admin", version="2.88")).json()["hypervisors"]
     for shown in (old, new):
         assert " up " in shown["uptime"] and "load average: " in shown["uptime"]
+
+
+async def test_hosts_of_old(compute: Compute) -> None:
+    server = await compute.boot()
+
+    async def ask(path: str, method: str = "GET", sent: Any = None, token: str = "admin") -> Any:
+        return await compute(method, f"/os-hosts{path}", sent, version="2.42", token=token)
+
+    rows = (await ask("")).json()["hosts"]
+    assert {row["service"] for row in rows} == {"compute", "conductor", "scheduler"}
+    assert [row["service"] for row in (await ask("?zone=nova")).json()["hosts"]] == ["compute"]
+    assert (await ask("?zone=mars")).json() == {"hosts": []}
+    shown = [row["resource"] for row in (await ask("/test-host")).json()["host"]]
+    assert [row["project"] for row in shown] == ["(total)", "(used_now)", "(used_max)", "project-demo"]
+    assert shown[1]["memory_mb"] == shown[3]["memory_mb"] == server["flavor"]["ram"]
+    for method, path, sent, status in (
+        ("GET", "/mars", None, 404), ("GET", "/mars/startup", None, 404), ("GET", "/test-host/reboot", None, 501),
+        ("PUT", "/mars", {"status": "enable"}, 404), ("PUT", "/test-host", {"status": "enable"}, 501),
+        ("PUT", "/test-host", {"status": "maybe"}, 400), ("PUT", "/test-host", {}, 400),
+    ):  # fmt: skip
+        assert (await ask(path, method, sent)).status == status, path
+        assert (await ask(path, method, sent, token="member")).status == 403
+    assert (await compute("GET", "/os-hosts", token="admin", version="2.43")).status == 404
+
+
+async def test_small_answers(compute: Compute) -> None:
+    path = f"/servers/{(await compute.boot())['id']}/os-server-password"
+    assert (await compute("GET", path)).json() == {"password": ""}
+    assert (await compute("DELETE", path)).status == 204
+    assert [(await compute(method, path, token="other")).status for method in ("GET", "DELETE")] == [404, 404]
+    assert (await compute("DELETE", path, token="reader")).status == 403
+    assert (await compute("GET", "/os-migrations", token="admin")).json() == {"migrations": []}
+    assert "Hosts" in {row["name"] for row in (await compute("GET", "/extensions")).json()["extensions"]}
+    assert (await compute("GET", "/extensions/os-hosts")).json()["extension"]["alias"] == "os-hosts"
+    assert (await compute("GET", "/extensions/os-teleport")).status == 404
 
 
 async def test_services_that_do_not_exist(compute: Compute) -> None:

@@ -114,9 +114,11 @@ async def get_output(ctx: Ctx, id: str, body: Output | None) -> Any:
     if server.host is None or server.vm_state == "building":
         raise Conflict(f"Instance {id} is not ready")
     try:
-        return {"output": await ctx.service.hypervisor.console_log(id, lines)}
+        output = await ctx.service.hypervisor.console_log(id, lines)
     except HypervisorError:
         raise Conflict(f"Instance {id} is not ready") from None
+    # Clients count the line feeds of a number of lines that they asked for.
+    return {"output": output if lines is None else output.removesuffix("\n")}
 
 
 def _lines(given: int | str | None) -> int | None:
@@ -170,7 +172,7 @@ class Screens:
             return _text(403, "Origin header does not match this host.")
         server = await self.compute.kernel.db.read_inline(_holder, _hash(request.query.get("token") or ""))
         if server is None:
-            return _text(403, "The token has expired or is not valid.")
+            return Response(403, b"", {"Connection": "close"})  # whoever sees it speaks RFB, and expects silence
         try:
             socket = await self.compute.hypervisor.vnc_address(server)
             reader, writer = await asyncio.open_unix_connection(socket)

@@ -7,6 +7,7 @@ from cumulet.services.compute import (
     flavor,
     host,
     keypair,
+    old_host,
     quota,
     retired,
     security_group,
@@ -28,8 +29,8 @@ from cumulet.services.compute.server import (
 )
 
 MODULES = (
-    version, flavor, keypair, quota, server_group, host, console, create, show, delete, power, lock, metadata, interface,
-    instance_action, fixed_ip, security_group, unserved, retired,
+    version, flavor, keypair, quota, server_group, host, old_host, console, create, show, delete, power, lock, metadata,
+    interface, instance_action, fixed_ip, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(

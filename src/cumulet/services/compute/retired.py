@@ -1,13 +1,15 @@
 """Calls of old: what upstream has dropped (410), and what it passes on to other services before 2.36 (not done here).
 
-Diagnostics and the list of extensions, which are small, are here too.
+Small calls that say little here are too: diagnostics, passwords of servers, migrations, extensions.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec import Struct
+
 from cumulet.api.http import Endpoint
-from cumulet.api.policy import ADMIN, ANYBODY
+from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER, ANYBODY
 from cumulet.api.resource import Version
 from cumulet.core.errors import Conflict, Gone, NotFound, NotImplementedHere
 from cumulet.services.compute.context import Ctx
@@ -15,7 +17,12 @@ from cumulet.services.compute.server.state import check_state, get_server
 
 DIAGNOSTICS = "os_compute_api:os-server-diagnostics"
 EXTENSIONS = "os_compute_api:extensions"
-RULES = {DIAGNOSTICS: ADMIN, EXTENSIONS: ANYBODY}
+PASSWORD_SHOW, PASSWORD_CLEAR = "os_compute_api:os-server-password:show", "os_compute_api:os-server-password:clear"
+MIGRATIONS = "os_compute_api:os-migrations:index"
+RULES = {
+    DIAGNOSTICS: ADMIN, EXTENSIONS: ANYBODY, MIGRATIONS: ADMIN, PASSWORD_SHOW: ADMIN_OR_OWNER_READER,
+    PASSWORD_CLEAR: ADMIN_OR_OWNER_MEMBER,
+}  # fmt: skip
 
 GONE = ("os-cells", "os-cloudpipe", "os-certificates", "os-fping", "os-agents", "os-floating-ip-dns", "os-floating-ips-bulk",
         "os-fixed-ips", "os-networks/add", "os-security-group-default-rules")  # fmt: skip
@@ -47,14 +54,67 @@ def _elsewhere(service: str) -> Callable[..., Awaitable[Any]]:
     return refuse
 
 
+class Extension(Struct, frozen=True):
+    """What was once an option of the API, and is part of it today."""
+
+    alias: str
+    name: str
+    description: str
+    updated: str = "2014-12-03T00:00:00Z"
+    namespace: str = "http://docs.openstack.org/compute/ext/fake_xml"
+    links: tuple[str, ...] = ()
+
+
+SERVED = {
+    alias: Extension(alias, name, description)
+    for alias, name, description in (
+        ("os-attach-interfaces", "AttachInterfaces", "Network cards of servers"),
+        ("os-availability-zone", "AvailabilityZone", "Zones of hosts"),
+        ("os-console-output", "ConsoleOutput", "What guests write to their console"),
+        ("os-consoles", "Consoles", "Screens of servers"),
+        ("os-flavor-access", "FlavorAccess", "Flavors of some projects only"),
+        ("os-flavor-extra-specs", "FlavorExtraSpecs", "What flavors ask of hosts"),
+        ("os-hosts", "Hosts", "Hosts of servers"),
+        ("os-hypervisors", "Hypervisors", "Hypervisors of servers"),
+        ("os-instance-actions", "InstanceActions", "What was done to servers"),
+        ("os-keypairs", "Keypairs", "Keys that are put into servers"),
+        ("os-lock-server", "LockServer", "Servers that may not be changed"),
+        ("os-pause-server", "PauseServer", "Servers that stand still"),
+        ("os-quota-sets", "Quotas", "Limits of projects"),
+        ("os-remote-consoles", "Consoles", "Screens of servers"),
+        ("os-security-groups", "SecurityGroups", "What reaches servers"),
+        ("os-server-groups", "ServerGroups", "Servers that belong together"),
+        ("os-services", "Services", "The parts of compute"),
+    )
+}
+
+
 async def list_extensions(ctx: Ctx) -> Any:
-    """List extensions: all that is served belongs to the API itself."""
-    return {"extensions": []}
+    """List what clients of old look for before they use it, as far as it is served."""
+    return {"extensions": list(SERVED.values())}
 
 
 async def show_extension(ctx: Ctx, id: str) -> Any:
-    """Show an extension: there is none."""
-    raise NotFound(message=f"Extension {id} could not be found.")
+    """Show an extension."""
+    if id not in SERVED:
+        raise NotFound(message=f"Extension {id} could not be found.")
+    return {"extension": SERVED[id]}
+
+
+async def show_password(ctx: Ctx, id: str) -> Any:
+    """Show the password that a guest has made up and encrypted: none does."""
+    await ctx.service.kernel.db.read_inline(get_server, ctx, id)
+    return {"password": ""}
+
+
+async def clear_password(ctx: Ctx, id: str) -> None:
+    """Forget the password that a guest has made up: there is none."""
+    await ctx.service.kernel.db.read_inline(get_server, ctx, id)
+
+
+async def list_migrations(ctx: Ctx) -> Any:
+    """List servers that were moved: none is."""
+    return {"migrations": []}
 
 
 async def show_diagnostics(ctx: Ctx, id: str) -> Any:
@@ -99,6 +159,9 @@ endpoints = [
     Endpoint("GET", "/v2.1/extensions", list_extensions, EXTENSIONS),
     Endpoint("GET", "/v2.1/extensions/{id}", show_extension, EXTENSIONS),
     Endpoint("GET", "/v2.1/servers/{id}/diagnostics", show_diagnostics, DIAGNOSTICS),
+    Endpoint("GET", "/v2.1/servers/{id}/os-server-password", show_password, PASSWORD_SHOW),
+    Endpoint("DELETE", "/v2.1/servers/{id}/os-server-password", clear_password, PASSWORD_CLEAR, status=204),
+    Endpoint("GET", "/v2.1/os-migrations", list_migrations, MIGRATIONS),
     *[Endpoint("GET", f"/v2.1/{path}", gone) for path in GONE],
     *_passed_on(),
 ]

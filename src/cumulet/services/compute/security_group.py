@@ -102,9 +102,7 @@ async def _all(ctx: Ctx) -> list[dict[str, Any]]:
     query = urlencode({"project_id": ctx.caller.project_id or ""})
     if ctx.caller.is_admin and ctx.request.query.get("all_tenants") in ("1", "True", "true"):
         query = ""
-    groups: list[dict[str, Any]] = (await _ask(ctx, "GET", "/v2.0/security-groups", query=query))[
-        "security_groups"
-    ]
+    groups: list[dict[str, Any]] = (await _ask(ctx, "GET", "/v2.0/security-groups", query=query))["security_groups"]
     return groups
 
 

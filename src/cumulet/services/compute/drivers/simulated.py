@@ -126,8 +126,13 @@ class SimulatedHypervisor:
     async def console_log(self, server_id: str, lines: int | None = None) -> str:
         """A text that says what this is."""
         entry = self._known(server_id)
-        text = f"This server ({entry.name}, {entry.id}) is simulated: there is no guest and no console.\n"
-        return "" if lines is not None and lines < 1 else text
+        said = (
+            f"This server ({entry.name}, {entry.id}) is a record of the simulated hypervisor.\n",
+            "No guest runs in it, and nothing was booted.\n",
+            "What a guest writes to its first serial port would stand here.\n",
+            "End of the simulated console.\n",
+        )
+        return "".join(said if lines is None else said[-lines:] if lines > 0 else ())
 
     async def vnc_address(self, server_id: str) -> str:
         """Always a HypervisorError: there is no screen."""

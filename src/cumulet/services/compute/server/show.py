@@ -188,7 +188,7 @@ SORT_NAMES = {
 def _listing(ctx: Ctx) -> Listing:
     filters = {**FILTERS, **ADMIN_FILTERS} if ctx.caller.is_admin else FILTERS
     if "all_tenants" not in ctx.request.query:  # without it an owner is no question: the caller's project it is
-        filters = {name: filter for name, filter in filters.items() if name not in ("project_id", "tenant_id")}
+        filters = {name: make for name, make in filters.items() if name not in ("project_id", "tenant_id")}
     ignore = ELSEWHERE | (frozenset(ADMIN_FILTERS) - frozenset(filters)) | (SILENT - frozenset(filters))
     return Listing(
         sort=(("created_at", "desc"),), filters=filters, ignore=ignore, refuse_unknown=ctx.version >= (2, 75),
