@@ -13,6 +13,7 @@ from cumulet.api.http import Request, Response
 from cumulet.api.server import Server, bind
 from cumulet.core import db
 from cumulet.services.compute.console import ConsoleToken, Screens
+from cumulet.services.compute.server.password import ServerPassword
 from tests.services.compute.conftest import Compute
 from tests.services.compute.fakes import NETWORK
 
@@ -23,6 +24,16 @@ class NoWire:
     async def chunks(self) -> AsyncIterator[bytes]:
         for piece in tuple[bytes, ...]():
             yield piece
+
+
+class Said:
+    """A request's body that is there already."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.data
 
 
 async def ask(compute: Compute, path: str, remote: str, network: str = NETWORK) -> Response:
@@ -69,6 +80,30 @@ async def test_metadata_by_network_and_address(compute: Compute) -> None:
     await compute("DELETE", f"/servers/{first['id']}")
     await compute.idle()
     assert (await ask(compute, "/openstack/latest/meta_data.json", address)).status == 404
+
+
+async def test_a_guests_password_is_kept_until_its_owner_clears_it(compute: Compute) -> None:
+    server = await compute.boot()
+    address = server["addresses"]["private"][0]["addr"]
+    path, url = "/openstack/2013-10-17/password", f"/servers/{server['id']}/os-server-password"
+
+    async def send(data: bytes) -> int:
+        request = Request("POST", path, "", {"Content-Length": str(len(data))}, Said(data), remote=address)
+        return (await compute.runtime.answer_metadata(NETWORK, request)).status
+
+    assert (await ask(compute, path, address)).body == b"" and (await compute("GET", url)).json() == {"password": ""}
+    assert await send(b"x" * 1021) == 400 and await send(b"\xff") == 400
+    assert await send(b"c2VjcmV0") == 200 and await send(b"another") == 409
+    assert (await ask(compute, path, address)).body == b"c2VjcmV0"
+    assert (await compute("GET", url)).json() == {"password": "c2VjcmV0"}
+    assert (await compute("GET", url, token="other")).status == 404
+    assert (await compute("DELETE", url)).status == 204
+    assert (await compute("GET", url)).json() == {"password": ""} and await send(b"another") == 200
+    early = Request("POST", "/openstack/2012-08-10/password", "", {}, Said(b"x"), remote=address)
+    assert (await compute.runtime.answer_metadata(NETWORK, early)).status == 405
+    await compute("DELETE", f"/servers/{server['id']}")
+    await compute.idle()
+    assert await compute.kernel.db.read(db.find, ServerPassword) == []
 
 
 async def test_console_log(compute: Compute) -> None:

@@ -22,6 +22,7 @@ from cumulet.services.compute.server import (
     interface,
     lock,
     metadata,
+    password,
     power,
     resource,
     show,
@@ -30,7 +31,7 @@ from cumulet.services.compute.server import (
 
 MODULES = (
     version, flavor, keypair, quota, server_group, host, old_host, console, create, show, delete, power, lock, metadata,
-    interface, instance_action, fixed_ip, security_group, unserved, retired,
+    interface, instance_action, fixed_ip, password, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(

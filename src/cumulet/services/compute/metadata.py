@@ -1,6 +1,6 @@
 """What a guest is told of itself: over 169.254.169.254, and on its config drive, from the same functions.
 
-/openstack · /openstack/{version} · .../{meta_data.json|user_data|network_data.json|vendor_data.json|vendor_data2.json}
+/openstack · /openstack/{version} · .../{password|meta_data.json|user_data|network_data.json|vendor_data.json|vendor_data2.json}
 / · /{ec2 version} · /{ec2 version}/meta-data[/...] · /{ec2 version}/user-data
 """
 
@@ -16,6 +16,8 @@ from sqlalchemy import Connection, select
 
 from cumulet.api.http import Request, Response
 from cumulet.core.db.store import load
+from cumulet.core.errors import Conflict, TooLarge
+from cumulet.services.compute.server.password import MAX_BYTES, read_password, set_password
 from cumulet.services.compute.server.resource import Server, ServerAddress
 from cumulet.services.compute.server.state import ALIVE, ports_of
 from cumulet.services.network.interface import FixedIp, PortInfo
@@ -27,6 +29,7 @@ OPENSTACK_VERSIONS = (
     "2012-08-10", "2013-04-04", "2013-10-17", "2015-10-15", "2016-06-30", "2016-10-06", "2017-02-22", "2018-08-27",
     "2020-10-14", "latest",
 )  # fmt: skip
+WITH_PASSWORD = OPENSTACK_VERSIONS[1:]
 EC2_VERSIONS = (
     "1.0", "2007-01-19", "2007-03-01", "2007-08-29", "2007-10-10", "2007-12-15", "2008-02-01", "2008-09-01",
     "2009-04-04", "latest",
@@ -165,15 +168,31 @@ class Metadata:
 
     async def answer(self, network_id: str, request: Request) -> Response:
         """The document a guest asks for; 404 for what does not exist and for addresses nobody has."""
-        if request.method not in ("GET", "HEAD"):
+        parts = [part for part in request.path.split("/") if part]
+        password = parts[:1] == ["openstack"] and parts[2:] == ["password"] and parts[1] in WITH_PASSWORD
+        if request.method not in ("GET", "HEAD", *(("POST",) if password else ())):
             return _text(405, "405 Method Not Allowed")
         server = await self.compute.kernel.db.read_inline(_find, network_id, request.remote)
         if server is None:
             return _text(404, "404 Not Found")
-        parts = [part for part in request.path.split("/") if part]
+        if password:
+            return await self._password(server, request)
         if parts[:1] == ["openstack"]:
             return await self._openstack(server, parts[1:])
         return _ec2_answer(server, parts)
+
+    async def _password(self, server: Server, request: Request) -> Response:
+        """The guest's password: told to it, or taken from it, once."""
+        if request.method != "POST":
+            return _text(200, await self.compute.kernel.db.read_inline(read_password, server.id))
+        try:
+            text = (await request.read(MAX_BYTES)).decode()
+            await self.compute.kernel.db.run(set_password, server.id, text)
+        except (TooLarge, UnicodeDecodeError):
+            return _text(400, "400 Bad Request")
+        except Conflict:
+            return _text(409, "409 Conflict")
+        return _text(200, "")
 
     async def _openstack(self, server: Server, parts: list[str]) -> Response:
         if not parts:
@@ -186,7 +205,7 @@ class Metadata:
             infos = await self.compute.builder.port_infos(server.id, ports)
         files = openstack_files(server, infos)
         if len(parts) == 1:
-            return _text(200, "\n".join(files))
+            return _text(200, "\n".join([*files, *(["password"] if parts[0] in WITH_PASSWORD else [])]))
         data = files.get(parts[1])
         if data is None:
             return _text(404, "404 Not Found")

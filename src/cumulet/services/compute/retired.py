@@ -1,6 +1,6 @@
 """Calls of old: what upstream has dropped (410), and what it passes on to other services before 2.36 (not done here).
 
-Small calls that say little here are too: diagnostics, passwords of servers, migrations, extensions.
+Small calls that say little here are too: diagnostics, migrations, extensions.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from cumulet.api.http import Endpoint
-from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER, ANYBODY
+from cumulet.api.policy import ADMIN, ANYBODY
 from cumulet.api.resource import Version
 from cumulet.core.errors import Conflict, Gone, NotFound, NotImplementedHere
 from cumulet.services.compute.context import Ctx
@@ -17,12 +17,8 @@ from cumulet.services.compute.server.state import check_state, get_server
 
 DIAGNOSTICS = "os_compute_api:os-server-diagnostics"
 EXTENSIONS = "os_compute_api:extensions"
-PASSWORD_SHOW, PASSWORD_CLEAR = "os_compute_api:os-server-password:show", "os_compute_api:os-server-password:clear"
 MIGRATIONS = "os_compute_api:os-migrations:index"
-RULES = {
-    DIAGNOSTICS: ADMIN, EXTENSIONS: ANYBODY, MIGRATIONS: ADMIN, PASSWORD_SHOW: ADMIN_OR_OWNER_READER,
-    PASSWORD_CLEAR: ADMIN_OR_OWNER_MEMBER,
-}  # fmt: skip
+RULES = {DIAGNOSTICS: ADMIN, EXTENSIONS: ANYBODY, MIGRATIONS: ADMIN}
 
 GONE = ("os-cells", "os-cloudpipe", "os-certificates", "os-fping", "os-agents", "os-floating-ip-dns", "os-floating-ips-bulk",
         "os-fixed-ips", "os-networks/add", "os-security-group-default-rules")  # fmt: skip
@@ -101,17 +97,6 @@ async def show_extension(ctx: Ctx, id: str) -> Any:
     return {"extension": SERVED[id]}
 
 
-async def show_password(ctx: Ctx, id: str) -> Any:
-    """Show the password that a guest has made up and encrypted: none does."""
-    await ctx.service.kernel.db.read_inline(get_server, ctx, id)
-    return {"password": ""}
-
-
-async def clear_password(ctx: Ctx, id: str) -> None:
-    """Forget the password that a guest has made up: there is none."""
-    await ctx.service.kernel.db.read_inline(get_server, ctx, id)
-
-
 async def list_migrations(ctx: Ctx) -> Any:
     """List servers that were moved: none is."""
     return {"migrations": []}
@@ -159,8 +144,6 @@ endpoints = [
     Endpoint("GET", "/v2.1/extensions", list_extensions, EXTENSIONS),
     Endpoint("GET", "/v2.1/extensions/{id}", show_extension, EXTENSIONS),
     Endpoint("GET", "/v2.1/servers/{id}/diagnostics", show_diagnostics, DIAGNOSTICS),
-    Endpoint("GET", "/v2.1/servers/{id}/os-server-password", show_password, PASSWORD_SHOW),
-    Endpoint("DELETE", "/v2.1/servers/{id}/os-server-password", clear_password, PASSWORD_CLEAR, status=204),
     Endpoint("GET", "/v2.1/os-migrations", list_migrations, MIGRATIONS),
     *[Endpoint("GET", f"/v2.1/{path}", gone) for path in GONE],
     *_passed_on(),

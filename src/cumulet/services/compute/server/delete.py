@@ -13,6 +13,7 @@ from cumulet.services.compute.context import Ctx
 from cumulet.services.compute.server.addresses import forget_addresses
 from cumulet.services.compute.server.build import load_server
 from cumulet.services.compute.server.instance_action import finished
+from cumulet.services.compute.server.password import forget_password
 from cumulet.services.compute.server.resource import Server, ServerPort
 from cumulet.services.compute.server.state import begin, check_lock, get_server
 
@@ -71,6 +72,7 @@ class Remover:
                 deleted_at=moment, updated_at=moment, locked=False,
             )  # fmt: skip
             forget_addresses(tx, server.id)
+            forget_password(tx, server.id)
             db.remove_where(tx, ServerPort, ServerPort.table.c.server_id == server.id)
             finished(tx, operation, server.host)
 
