@@ -29,6 +29,7 @@ class Found:
     external_network: str = ""
     external_name: str = ""
     compute_hosts: int = 1
+    hypervisor: str = "QEMU"
 
 
 class Api:
@@ -89,6 +90,9 @@ def discover(found: Found) -> Found:
         found.flavors = [flavor["id"] for flavor in sorted(flavors, key=lambda one: (one["ram"], one["disk"]))][:2]
         services = api.call("GET", "compute", "/os-services?binary=nova-compute")["services"]
         found.compute_hosts = sum(service["state"] == "up" for service in services)
+        hypervisors = api.call("GET", "compute", "/os-hypervisors/detail")["hypervisors"]
+        found.hypervisor = hypervisors[0]["hypervisor_type"] if hypervisors else found.hypervisor
+        found.guest = found.guest and found.hypervisor != "simulated"  # where nothing runs nobody answers SSH
     if "network" in found.services:
         networks = api.call("GET", "network", "/networks?router:external=true")["networks"]
         if networks:

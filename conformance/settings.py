@@ -1,4 +1,7 @@
-"""tempest.conf, written from what was discovered. Tempest's own defaults stand where nothing is said."""
+"""tempest.conf, written from what was discovered. Tempest's own defaults stand where nothing is said.
+
+Every feature of the services is switched on, also what Cumulet does not have: a test that is skipped tells nothing of it.
+"""
 
 from configparser import RawConfigParser
 from pathlib import Path
@@ -14,6 +17,22 @@ SERVICES = {
 }
 """Tempest's names of the services it can test, and their types in the catalogue. Tests of one that is not in the
 catalogue are skipped, and counted as such."""
+COMPUTE_FEATURES = (
+    "attach_encrypted_volume", "block_migration_for_live_migration", "can_migrate_between_any_hosts", "change_password",
+    "cold_migration", "config_drive", "console_output", "disk_config", "enable_instance_password",
+    "hostname_fqdn_sanitization", "ide_bus", "interface_attach", "live_migrate_back_and_forth", "live_migration",
+    "metadata_service", "pause", "personality", "rescue", "resize", "serial_console", "share_attachments", "shelve",
+    "shelve_migrate", "snapshot", "spice_console", "stable_rescue", "suspend", "swap_volume", "vnc_console",
+    "volume_backed_live_migration", "volume_multiattach", "vtpm_live_migration",
+)  # fmt: skip
+IMAGE_FEATURES = (
+    "do_secure_hash", "http_store_enabled", "image_conversion", "image_format_enforcement", "import_image",
+    "manage_locations", "os_glance_reserved", "store_weight_enabled",
+)  # fmt: skip
+IDENTITY_FEATURES = ("access_rules", "enforce_scope", "external_idp", "security_compliance", "trust")
+NETWORK_FEATURES = (
+    "floating_ips", "ipv6", "ipv6_subnet_attributes", "port_admin_state_change", "port_security", "qos_min_bw_and_pps",
+)  # fmt: skip
 
 
 def write(path: Path, found: Found, *, workspace: Path, timeout: int) -> None:
@@ -53,10 +72,13 @@ def _identity(found: Found) -> dict[str, dict[str, object]]:
             "region": found.region,
             "v3_endpoint_type": "public",
             "default_domain_id": "default",
+            "user_lockout_failure_attempts": 2,
+            "user_lockout_duration": 5,
+            "user_unique_last_password_count": 2,
         },
-        "identity-feature-enabled": {"access_rules": True, "enforce_scope": True},
-        "image": {"region": found.region},
-        "image-feature-enabled": {"import_image": True, "image_conversion": False},
+        "identity-feature-enabled": dict.fromkeys(IDENTITY_FEATURES, True),
+        "image": {"region": found.region, "image_caching_enabled": True},
+        "image-feature-enabled": dict.fromkeys(IMAGE_FEATURES, True),
         "placement": {"region": found.region, "max_microversion": "latest"},
     }
 
@@ -68,16 +90,21 @@ def _compute(found: Found, timeout: int) -> dict[str, dict[str, object]]:
         "max_microversion": "latest",
         "build_timeout": timeout,
         "build_interval": 1,
-        "hypervisor_type": "QEMU",
+        "shelved_offload_time": 0,
+        "volume_device_name": "vdb",
+        "hypervisor_type": found.hypervisor,
     }
     if found.images:
         compute |= {"image_ref": found.images[0], "image_ref_alt": found.images[1]}
     if found.flavors:
         compute |= {"flavor_ref": found.flavors[0], "flavor_ref_alt": found.flavors[-1]}
-    features = ("vnc_console", "config_drive", "metadata_service", "console_output", "interface_attach")
     return {
         "compute": compute,
-        "compute-feature-enabled": dict.fromkeys(features, True),
+        "compute-feature-enabled": {
+            **dict.fromkeys(COMPUTE_FEATURES, True),
+            "nova_policy_roles": "admin,manager,member,reader,service",
+            "scheduler_enabled_filters": "all",
+        },
         "validation": {
             "run_validation": found.guest,
             "image_ssh_user": "cumulet",
@@ -99,5 +126,5 @@ def _network(found: Found, timeout: int) -> dict[str, dict[str, object]]:
             "project_networks_reachable": False,
             "build_timeout": timeout,
         },
-        "network-feature-enabled": {"ipv6": True, "port_security": True},
+        "network-feature-enabled": {**dict.fromkeys(NETWORK_FEATURES, True), "qos_placement_physnet": "public"},
     }
