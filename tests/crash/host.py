@@ -1,17 +1,49 @@
 """What a host really holds of a cloud, and what it should hold: processes, devices, namespaces, files, control groups."""
 
+import contextlib
 import json
 import os
+import shutil
 import subprocess
+import uuid
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cumulet.services.compute.drivers.qemu import cgroup
-from tests.cloud import ProcessCloud
+from tests.cloud import ProcessCloud, inside, network_namespace
 from tests.crash.load import rows
 
+PROGRAMS = ("qemu-system-x86_64", "qemu-img", "genisoimage", "dnsmasq", "nft", "ip", "conntrack", "ss", "nsenter")
 NETNS = Path("/run/netns")
+
+
+def why_not() -> str:
+    """Why the real thing cannot run here, or nothing."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not os.path.exists("/dev/net/tun"):
+        return "needs /dev/net/tun"
+    missing = [program for program in PROGRAMS if shutil.which(program) is None]
+    return f"needs {', '.join(missing)}" if missing else ""
+
+
+@contextlib.contextmanager
+def real_cloud(directory: Path) -> Iterator[ProcessCloud]:
+    """A cloud with real machines and networks, in a network namespace of its own, which this thread is in as well."""
+    if reason := why_not():
+        pytest.skip(reason)
+    options = ("--hypervisor", "qemu", "--network", "linux", "--virt-type", "tcg")
+    with network_namespace(f"cucrash-{uuid.uuid4().hex[:6]}") as name, inside(name):
+        cloud = ProcessCloud(directory / "data", *options, namespace=name)
+        try:
+            cloud.start()
+            yield cloud
+        finally:
+            cloud.destroy()
 
 
 def prefix(cloud: ProcessCloud) -> str:
