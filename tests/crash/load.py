@@ -289,11 +289,17 @@ def set_up(cloud: Cloud, image: bytes, *, servers: int, sides: int) -> Site:
 
 
 def kill_again_and_again(cloud: ProcessCloud, load: Load, *, rounds: int, dice: random.Random) -> None:
-    """Load and SIGKILL, in turns; in some of them the next starts are killed as well, before one comes through."""
+    """Load and SIGKILL, in turns; in some of them the next starts are killed as well, before one comes through.
+
+    One of four ends is an orderly one: nothing may come of that either.
+    """
     for number in range(rounds):
         load.run()
         time.sleep(dice.uniform(0.2, 1.5))  # the moment of the kill is what is random here
-        cloud.kill()
+        if number % 4 == 3:
+            cloud.stop()
+        else:
+            cloud.kill()
         load.stop()
         for _ in range(number % 3):
             cloud.launch()
