@@ -9,7 +9,7 @@ import pytest
 from tests.cloud import ProcessCloud
 from tests.crash.load import Load, delete_all, kill_again_and_again, rows, set_up
 
-ROUNDS = 8
+ROUNDS = 6
 CLIENTS = 4
 
 

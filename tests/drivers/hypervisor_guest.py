@@ -24,14 +24,19 @@ DEAF = _WAIT_FOREVER
 """Does nothing, whatever is pressed."""
 
 
-def write_guest(file: Path, behaviour: bytes, size: int = 1024**2) -> Path:
-    """A raw disk image that boots to one of the behaviours above, having said HELLO."""
+def boot_sector(behaviour: bytes) -> bytes:
+    """The smallest raw disk image that boots to one of the behaviours above, having said HELLO."""
     program = bytes.fromhex("31c0 8ed8")  # ds = 0
     print_loop = bytes.fromhex("ac 84c0 7406 baf803 ee ebf5")  # out 0x3f8 until a zero byte
     message = _START + len(program) + 3 + len(print_loop) + len(behaviour)
     sector = program + b"\xbe" + message.to_bytes(2, "little") + print_loop + behaviour + HELLO + b"\0"
     assert len(sector) <= 510
+    return sector.ljust(510, b"\0") + b"\x55\xaa"
+
+
+def write_guest(file: Path, behaviour: bytes, size: int = 1024**2) -> Path:
+    """A raw disk image of `size` bytes that begins with a boot sector."""
     with file.open("wb") as disk:
-        disk.write(sector.ljust(510, b"\0") + b"\x55\xaa")
+        disk.write(boot_sector(behaviour))
         disk.truncate(size)
     return file

@@ -277,10 +277,11 @@ class Operations:
 
 
 def _requeue(tx: Connection, owner: str) -> None:
+    """Runs that ended with the process are not counted as attempts: they say nothing of the operation."""
     tx.execute(
         update(table)
         .where(table.c.state == "running", table.c.owner == owner)
-        .values(state="queued", owner=None, lease_until=0.0)
+        .values(state="queued", owner=None, lease_until=0.0, attempts=table.c.attempts - 1)
     )
 
 

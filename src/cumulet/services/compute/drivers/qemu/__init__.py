@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -54,6 +55,8 @@ class QemuHypervisor:
         self._locks: dict[str, asyncio.Lock] = {}
         self._lock_users: Counter[str] = Counter()
         self._told: set[asyncio.Task[None]] = set()
+        self._specs_kept = threading.Lock()
+        """Held while a base is found unused and removed; a spec that appears later finds the base gone and makes it again."""
         self._program = ""
         self._version = 0
         self._groups = cgroup.Groups((), 0)
@@ -64,7 +67,7 @@ class QemuHypervisor:
         self._listener = listener
         self._probe = asyncio.create_task(choose(self._virt_type), name="kvm-probe")
         await asyncio.to_thread(self._make_ready)
-        found = await asyncio.to_thread(process.running, self._servers)
+        found = await asyncio.to_thread(self._find_running)
         await asyncio.gather(*(self._adopt(server_id, pid) for server_id, pid in found.items()))
         log.info("hypervisor ready: %d running servers found", len(self._machines))
 
@@ -80,12 +83,17 @@ class QemuHypervisor:
         if not self._groups.parents:
             log.warning("servers get no control groups: %s", self._groups.reason)
 
+    def _find_running(self) -> dict[str, int]:
+        """The machines that run from before; those that ended while nobody looked leave no control group."""
+        found = process.running(self._servers)
+        for name in os.listdir(self._servers):
+            if name not in found:
+                self._groups.remove(name)
+        return found
+
     def _stored_specs(self) -> list[ServerSpec]:
-        specs = []
-        for file in self._servers.glob("*/spec.json"):
-            with contextlib.suppress(FileNotFoundError):
-                specs.append(msgspec.json.decode(file.read_bytes(), type=ServerSpec))
-        return specs
+        found = (_stored_spec(self._servers / name) for name in os.listdir(self._servers))
+        return [spec for spec in found if spec is not None]
 
     async def stop(self) -> None:
         """Let go of all servers without disturbing them."""
@@ -174,8 +182,13 @@ class QemuHypervisor:
     def _remove_files(self, server_id: str) -> None:
         self._groups.remove(server_id)
         folder = self._servers / server_id
+        spec = _stored_spec(folder)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
+        if spec is not None:
+            with self._specs_kept:
+                if all(other.root.image_id != spec.root.image_id for other in self._stored_specs()):
+                    disk.remove_base(self._bases, spec.root)
 
     async def observe(self) -> dict[str, ServerState]:
         """Every server this host holds anything of, running or not."""
@@ -214,8 +227,8 @@ class QemuHypervisor:
 
     def _rejoin(self, server_id: str, pid: int) -> None:
         """The machine may have been started just before a crash, and not have come into its control group."""
-        with contextlib.suppress(FileNotFoundError):
-            spec = msgspec.json.decode((self._servers / server_id / "spec.json").read_bytes(), type=ServerSpec)
+        spec = _stored_spec(self._servers / server_id)
+        if spec is not None:
             self._groups.join(server_id, pid, spec.vcpus)
 
     async def _run(self, spec: ServerSpec) -> Machine:
@@ -251,7 +264,8 @@ class QemuHypervisor:
 
     def _make_files(self, spec: ServerSpec, folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
-        _write_spec(folder, spec)
+        with self._specs_kept:
+            _write_spec(folder, spec)
         disk.ensure_disk(folder / "disk.qcow2", self._bases, spec.root)
         if spec.config_drive is not None:
             config_drive.write(folder / "config.iso", spec.config_drive)
@@ -342,6 +356,14 @@ def _write_spec(folder: Path, spec: ServerSpec) -> None:
     new.touch(mode=0o600)
     new.write_bytes(msgspec.json.encode(spec))
     new.rename(folder / "spec.json")
+
+
+def _stored_spec(folder: Path) -> ServerSpec | None:
+    """What a server was last made of; None if it was never made so far."""
+    try:
+        return msgspec.json.decode((folder / "spec.json").read_bytes(), type=ServerSpec)
+    except FileNotFoundError:
+        return None
 
 
 def _short_name(directory: Path) -> Path:

@@ -42,6 +42,11 @@ def remove_unused_bases(directory: Path, used: Set[str]) -> None:
             file.unlink(missing_ok=True)
 
 
+def remove_base(directory: Path, root: RootDisk) -> None:
+    """Remove the base of `root`, which no disk is a child of. Not there: no effect."""
+    (directory / f"{root.image_id}.{root.format}").unlink(missing_ok=True)
+
+
 def virtual_size(image: Path, image_format: str) -> int:
     """The size in bytes of the disk a guest sees in `image`."""
     if image_format == "raw":
