@@ -56,7 +56,7 @@ async def test_a_clear_measurement_is_kept_until_the_device_is_another(
 ) -> None:
     device, memory = tmp_path / "kvm", tmp_path / "driver" / "kvm.json"
     device.touch()
-    seconds = [0.02, 0.2, 0.0004, 0.3]  # the first is neither fast nor clearly slow
+    seconds = [0.02, 0.2, 0.0004, 0.3, 0.3]  # the first is neither fast nor clearly slow
     measured: list[str] = []
 
     async def measure(override: str, *, device: str) -> kvm.Probe:

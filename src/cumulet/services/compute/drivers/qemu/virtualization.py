@@ -31,10 +31,7 @@ async def choose(override: str, memory: Path, *, device: str = DEVICE) -> Probe:
     key = _key(device)
     if override != "auto" or key is None:
         return await measure(override, device=device)
-    try:
-        kept = msgspec.json.decode(memory.read_bytes(), type=Kept)
-    except (FileNotFoundError, msgspec.DecodeError):
-        kept = None
+    kept = _read(memory)
     if kept is not None and kept.key == key:
         return Probe(kept.virt_type, kept.reason, kept.seconds)
     probe = await measure(override, device=device)
@@ -42,6 +39,13 @@ async def choose(override: str, memory: Path, *, device: str = DEVICE) -> Probe:
         memory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_atomic(memory, msgspec.json.encode(Kept(key, probe.virt_type, probe.reason, probe.seconds)))
     return probe
+
+
+def _read(memory: Path) -> Kept | None:
+    try:
+        return msgspec.json.decode(memory.read_bytes(), type=Kept)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def _key(device: str) -> str | None:
