@@ -130,11 +130,12 @@ async def measure_servers(bench: Bench) -> None:
             await asyncio.sleep(0.002)
         delays.append(time.perf_counter() - started)
     line("POST /v2.1/servers to ACTIVE, simulated", f"p50 {statistics.median(delays) * 1000:.1f} ms")
-    started, count = time.perf_counter(), 500
+    started, before, count = time.perf_counter(), cpu_seconds(bench.pid), 500
     await bench.repeat(count, 16, bench.create_server)
     while (await bench.call("GET", "compute", "/v2.1/servers?status=BUILD&limit=1"))["servers"]:
         await asyncio.sleep(0.02)
-    line(f"{count} servers, all ACTIVE", f"{count / (time.perf_counter() - started):.0f} servers/s")
+    rate, cpu = count / (time.perf_counter() - started), (cpu_seconds(bench.pid) - before) * 1000 / count
+    line(f"{count} servers, all ACTIVE", f"{rate:.0f} servers/s   {cpu:.2f} ms CPU of the server each")
     while True:
         listed = (await bench.call("GET", "compute", "/v2.1/servers/detail?limit=1000"))["servers"]
         if len(listed) >= 1000:

@@ -74,3 +74,16 @@ async def test_a_list_takes_as_many_statements_as_it_did(tmp_path: Path) -> None
                 await compute("GET", "/servers/detail")
             taken.append(len(spent.statements))
         assert taken[0] == taken[1] <= 2
+
+
+async def test_a_page_is_read_in_order_from_an_index(tmp_path: Path) -> None:
+    """What a page costs does not grow with the number of servers, deleted ones included: nothing is sorted."""
+    async with running(tmp_path, Behind()) as compute:
+        await compute.boot()
+        with spending(compute) as spent:
+            await compute("GET", "/servers/detail?limit=10")
+        (page,) = [text for text in spent.statements if "ORDER BY" in text]
+        steps = await compute.kernel.db.read(
+            lambda tx: [row.detail for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {page}", ("p", 10, 0))]
+        )
+        assert steps and "compute_server_order" in steps[0] and not any("TEMP B-TREE" in step for step in steps), steps

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cumulet.services.compute.drivers import kvm
+from cumulet.services.compute.drivers.qemu import virtualization
 
 
 async def test_override() -> None:
@@ -48,3 +49,33 @@ async def test_this_host() -> None:
     assert probe.reason.endswith(".")
     if probe.seconds is not None:
         assert (probe.virt_type == "kvm") == (probe.seconds <= kvm.FAST_SECONDS)
+
+
+async def test_a_clear_measurement_is_kept_until_the_device_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, memory = tmp_path / "kvm", tmp_path / "driver" / "kvm.json"
+    device.touch()
+    seconds = [0.02, 0.2, 0.0004, 0.3, 0.3]  # the first is neither fast nor clearly slow
+    measured: list[str] = []
+
+    async def measure(override: str, *, device: str) -> kvm.Probe:
+        measured.append(override)
+        return kvm.judge(0, str(seconds[len(measured) - 1]), "")
+
+    monkeypatch.setattr(virtualization, "measure", measure)
+
+    async def choose(override: str = "auto") -> kvm.Probe:
+        return await virtualization.choose(override, memory, device=str(device))
+
+    assert (await choose()).seconds == 0.02
+    assert [(await choose()).seconds for _ in range(3)] == [0.2] * 3
+    assert measured == ["auto"] * 2
+    device.unlink()
+    device.touch()
+    os.utime(device)
+    assert (await choose()).virt_type == "kvm"
+    memory.write_text("{")
+    assert (await choose()).seconds == 0.3
+    await choose("tcg")
+    assert measured == ["auto"] * 4 + ["tcg"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Column, Connection, Integer, String, Table, select
+from sqlalchemy import Column, Connection, Integer, String, Table, bindparam, select
 
 from cumulet.core.db import metadata
 from cumulet.core.errors import QuotaExceeded
@@ -20,11 +20,14 @@ table = Table(
 _limits = table.c.limit
 
 
+_of_project = select(table.c.resource, _limits).where(
+    table.c.project_id == bindparam("project"), table.c.service == bindparam("service")
+)
+
+
 def limits(tx: Connection, service: str, project_id: str, defaults: Mapping[str, int]) -> dict[str, int]:
     """Every limit of a project: the service's defaults, and what was set for this one."""
-    rows = tx.execute(
-        select(table.c.resource, _limits).where(table.c.project_id == project_id, table.c.service == service)
-    )
+    rows = tx.execute(_of_project, {"project": project_id, "service": service})
     return {**defaults, **{row.resource: row.limit for row in rows}}
 
 

@@ -135,9 +135,10 @@ class FakeNetworking:
     async def ports_of(self, device_ids: Sequence[str]) -> dict[str, list[PortInfo]]:
         return {device: [p for p in self.ports.values() if p.device_id == device] for device in device_ids}
 
-    async def set_port_status(self, port_ids: Sequence[str], status: str) -> None:
+    async def set_port_status(self, port_ids: Sequence[str], status: str) -> list[PortInfo]:
         for port_id in port_ids:
             self._change(port_id, status=status)
+        return [self.ports[port_id] for port_id in port_ids]
 
     async def set_security_groups(self, port_ids: Sequence[str], group_ids: Sequence[str]) -> None:
         for port_id in port_ids:

@@ -31,6 +31,11 @@ def _by_key(table: Table) -> Select[Any]:
 
 
 @cache
+def _all(table: Table) -> Select[Any]:
+    return select(table)
+
+
+@cache
 def _insert(table: Table) -> Any:
     return sql_insert(table)
 
@@ -47,19 +52,21 @@ def _delete(table: Table) -> Any:
     return delete(table).where(key == bindparam("key"))
 
 
+def _names(cls: Any) -> list[str]:
+    return [column.name for column in cls.table.columns]
+
+
 @cache
 def _loader(cls: Any) -> Callable[[Any], Any]:
     """A function from a row to its object, generated from the table's column names."""
-    names = list(cls.table.columns.keys())
-    code = f"lambda row: cls({', '.join(f'{name}=row[{n}]' for n, name in enumerate(names))})"
+    code = f"lambda row: cls({', '.join(f'{name}=row[{n}]' for n, name in enumerate(_names(cls)))})"
     return eval(code, {"cls": cls})  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
 
 
 @cache
 def _storer(cls: Any) -> Callable[[Any], dict[str, Any]]:
     """A function from an object to its columns, generated likewise."""
-    names = list(cls.table.columns.keys())
-    code = f"lambda it: {{{', '.join(f'{name!r}: it.{name}' for name in names)}}}"
+    code = f"lambda it: {{{', '.join(f'{name!r}: it.{name}' for name in _names(cls))}}}"
     return eval(code, {})  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
 
 
@@ -85,13 +92,14 @@ def get(tx: Connection, cls: type[R], key: Any, *scope: ColumnElement[bool]) -> 
 
 def first(tx: Connection, cls: type[R], *where: ColumnElement[bool]) -> R | None:
     """The first object for which `where` holds, or None."""
-    row = tx.execute(select(cls.table).where(*where).limit(1)).first()
+    row = tx.execute(_all(cls.table).where(*where).limit(1)).first()
     return None if row is None else load(cls, row)
 
 
 def find(tx: Connection, cls: type[R], *where: ColumnElement[bool], order: Sequence[Any] = ()) -> list[R]:
     """All objects for which `where` holds."""
-    return list(map(_loader(cls), tx.execute(select(cls.table).where(*where).order_by(*order))))
+    statement = _all(cls.table).where(*where)
+    return list(map(_loader(cls), tx.execute(statement.order_by(*order) if order else statement)))
 
 
 def count(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:

@@ -78,8 +78,12 @@ class Writer:
     async def stop(self) -> None:
         """Let what waits be written, and close."""
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
-        if self._connection is not None:
-            self._connection.close()
+        self._close()
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _write(self, loop: asyncio.AbstractEventLoop) -> None:
         """One transaction with what waits now. Called once for each unit: often another call has written it already."""
@@ -102,6 +106,7 @@ class Writer:
             taken = taken or [self._waiting.popleft()]
             for unit in taken:
                 unit.error = unit.error or error
+            self._close()  # whatever state the connection is in, the next unit begins anew
         loop.call_soon_threadsafe(_tell, taken)
 
 

@@ -1,16 +1,25 @@
 """Networks and ports as other services see them (`interface.py`)."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import BindParameter, Connection, bindparam, select
 
-from cumulet.core import db
+from cumulet.core.db.store import load
 from cumulet.services.network.floating_ip import FLOATING
 from cumulet.services.network.interface import FixedIp, NetworkInfo, PortInfo
 from cumulet.services.network.network import NETWORKS, Network
 from cumulet.services.network.port import Port
 from cumulet.services.network.security_group import GROUPS
 from cumulet.services.network.subnet import SUBNETS, Subnet
+
+_ids: BindParameter[Any] = bindparam("ids", expanding=True)
+_networks = select(NETWORKS).where(NETWORKS.c.id.in_(_ids))
+_subnets = select(SUBNETS).where(SUBNETS.c.network_id.in_(_ids))
+_floating = select(FLOATING.c.port_id, FLOATING.c.fixed_ip_address, FLOATING.c.floating_ip_address).where(
+    FLOATING.c.port_id.in_(_ids)
+)
+_groups = select(GROUPS.c.id, GROUPS.c.name).where(GROUPS.c.id.in_(_ids))
 
 
 def of_network(row: Network) -> NetworkInfo:
@@ -21,15 +30,15 @@ def of_ports(tx: Connection, ports: Sequence[Port]) -> list[PortInfo]:
     """These ports with all that others want to know, in four statements however many there are."""
     if not ports:
         return []
-    networks = {n.id: n for n in db.find(tx, Network, NETWORKS.c.id.in_({p.network_id for p in ports}))}
-    subnets = {s.id: s for s in db.find(tx, Subnet, SUBNETS.c.network_id.in_(networks))}
+    networks = {
+        row.id: load(Network, row) for row in tx.execute(_networks, {"ids": list({p.network_id for p in ports})})
+    }
+    subnets = {row.id: load(Subnet, row) for row in tx.execute(_subnets, {"ids": list(networks)})}
     floating: dict[tuple[str, str], list[str]] = {}
-    columns = select(FLOATING.c.port_id, FLOATING.c.fixed_ip_address, FLOATING.c.floating_ip_address)
-    for port_id, fixed, address in tx.execute(columns.where(FLOATING.c.port_id.in_([p.id for p in ports]))):
+    for port_id, fixed, address in tx.execute(_floating, {"ids": [p.id for p in ports]}):
         floating.setdefault((port_id, fixed), []).append(address)
     groups = {g for p in ports for g in p.security_groups or ()}
-    named = tx.execute(select(GROUPS.c.id, GROUPS.c.name).where(GROUPS.c.id.in_(groups)))
-    names: dict[str, str] = {row.id: row.name for row in named}
+    names: dict[str, str] = {row.id: row.name for row in tx.execute(_groups, {"ids": list(groups)})}
     return [_of_port(port, networks[port.network_id], subnets, floating, names) for port in ports]
 
 

@@ -110,6 +110,6 @@ class Networking(Protocol):
         """The ports of each device, in the order in which they were made."""
         ...
 
-    async def set_port_status(self, port_ids: Sequence[str], status: str) -> None:
-        """Tell that ports carry traffic (ACTIVE) or do not (DOWN)."""
+    async def set_port_status(self, port_ids: Sequence[str], status: str) -> list[PortInfo]:
+        """Tell that ports carry traffic (ACTIVE) or do not (DOWN); returns as they are then those that are still there."""
         ...

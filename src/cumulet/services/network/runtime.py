@@ -201,12 +201,13 @@ class NetworkRuntime:
 
         return await self.kernel.db.read(look)
 
-    async def set_port_status(self, port_ids: Sequence[str], status: str) -> None:
-        def tell(tx: Connection) -> None:
-            for port in db.find(tx, Port, PORTS.c.id.in_(port_ids), PORTS.c.status != status):
-                change(tx, port, status=status)
+    async def set_port_status(self, port_ids: Sequence[str], status: str) -> list[PortInfo]:
+        def tell(tx: Connection) -> list[PortInfo]:
+            found = {port.id: port for port in db.find(tx, Port, PORTS.c.id.in_(port_ids))}
+            ports = [found[one] for one in port_ids if one in found]
+            return infos.of_ports(tx, [p if p.status == status else change(tx, p, status=status) for p in ports])
 
-        await self.write(tell)
+        return await self.write(tell)
 
 
 def _named(name: str, project_id: str, groups: Sequence[Any]) -> str:

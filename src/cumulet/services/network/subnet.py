@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, computed, edit, hidden, once, sent
 from cumulet.core import db
+from cumulet.core.db.store import load
 from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Id, Str64, Str255, Uuid
 from cumulet.services.network import allocate
@@ -101,11 +102,7 @@ _of_network = select(SUBNETS).where(SUBNETS.c.network_id == bindparam("network")
 
 def subnets_of(tx: Connection, network_id: str) -> list[Subnet]:
     """The subnets of a network, oldest first."""
-    return [db_load(row) for row in tx.execute(_of_network, {"network": network_id})]
-
-
-def db_load(row: Any) -> Subnet:
-    return Subnet(**row._asdict())
+    return [load(Subnet, row) for row in tx.execute(_of_network, {"network": network_id})]
 
 
 # ---- what is valid ------------------------------------------------------------------------------------------------------

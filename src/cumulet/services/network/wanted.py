@@ -53,7 +53,7 @@ def network(tx: Connection, network_id: str, known: Known) -> Wanted | None:
     there = tx.execute(_revisions, {"network": network_id}).all()
     if not there and not (row.external and subnets):
         return None
-    ports = _guests(tx, [(id, revision) for id, revision, owner, _ in there if not owner.startswith("network:")], known)
+    ports = _guests(tx, [(row[0], row[1]) for row in there if not row[2].startswith("network:")], known)
     groups = sorted({g for _, port in ports.values() for g in port.security_groups})
     spec = drivers.Network(
         id=row.id,
@@ -64,18 +64,18 @@ def network(tx: Connection, network_id: str, known: Known) -> Wanted | None:
         ports=tuple(port for _, port in ports.values()),
         security_groups=_groups(tx, groups),
     )
-    waiting = tuple(id for id, _, owner, status in there if owner.startswith("network:") and status == "DOWN")
+    waiting = tuple(one for one, _, owner, status in there if owner.startswith("network:") and status == "DOWN")
     return Wanted(spec, waiting, row.status == "ERROR", ports)
 
 
 def _guests(tx: Connection, there: list[tuple[str, int]], known: Known) -> Known:
     """The ports with these ids at these revisions, in this order."""
-    new = [id for id, revision in there if id not in known or known[id][0] != revision]
+    new = [one for one, revision in there if one not in known or known[one][0] != revision]
     read: Known = {}
     for start in range(0, len(new), BATCH):
         for port in db.find(tx, Port, PORTS.c.id.in_(new[start : start + BATCH])):
             read[port.id] = (port.revision_number, _port(port))
-    return {id: read.get(id) or known[id] for id, _ in there}
+    return {one: read.get(one) or known[one] for one, _ in there}
 
 
 def _subnet(row: Subnet) -> drivers.Subnet:

@@ -6,7 +6,7 @@ GET, PUT, DELETE /allocations/{consumer_uuid} · POST /allocations · GET /usage
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from cumulet.api.http import Endpoint
 from cumulet.core.errors import Conflict, Invalid, NotFound
@@ -57,10 +57,14 @@ class Wanted(Struct, forbid_unknown_fields=True):
         return {take.resource_provider.uuid: take.resources for take in self.allocations}
 
 
+_held = select(t.allocations).where(t.allocations.c.consumer_uuid == bindparam("consumer"))
+_known = select(t.providers.c.uuid).where(t.providers.c.uuid.in_(bindparam("uuids", expanding=True)))
+
+
 def held(tx: Connection, consumer: str) -> dict[str, dict[str, int]]:
     """What a consumer holds, by provider and resource class."""
     found: dict[str, dict[str, int]] = {}
-    for row in tx.execute(select(t.allocations).where(t.allocations.c.consumer_uuid == consumer)):
+    for row in tx.execute(_held, {"consumer": consumer}):
         found.setdefault(row.provider_uuid, {})[row.resource_class] = row.used
     return found
 
@@ -87,7 +91,7 @@ def give(
     if not any(takes.values()):
         return
     check_classes(tx, {name for resources in takes.values() for name in resources})
-    known = set(tx.execute(select(t.providers.c.uuid).where(t.providers.c.uuid.in_(list(takes)))).scalars())
+    known = set(tx.execute(_known, {"uuids": list(takes)}).scalars())
     if unknown := set(takes) - known:
         raise Invalid(f"Allocation for resource provider '{', '.join(sorted(unknown))}' that does not exist.")
     have, used = inventories_of(tx, list(takes)), t.usages(tx, list(takes))
@@ -100,7 +104,7 @@ def give(
                                "its capacity or its limits of size.")  # fmt: skip
             rows.append({"consumer_uuid": consumer, "provider_uuid": uuid, "resource_class": name, "used": amount})
     generation = 1 if before is None else before + 1
-    tx.execute(t.consumers.insert().values(uuid=consumer, generation=generation, **owner))
+    tx.execute(t.consumers.insert(), {"uuid": consumer, "generation": generation, **owner})
     tx.execute(t.allocations.insert(), rows)
     t.touch(tx, takes)
 

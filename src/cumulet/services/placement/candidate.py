@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from cumulet.api.http import Endpoint
 from cumulet.core.errors import Invalid
@@ -39,8 +39,11 @@ def fits(inventory: Any, used: int, amount: int) -> bool:
     return bool(within and used + amount <= capacity(inventory))
 
 
+_inventories = select(t.inventories).where(t.inventories.c.provider_uuid.in_(bindparam("uuids", expanding=True)))
+
+
 def inventories_of(tx: Connection, uuids: list[str]) -> dict[tuple[str, str], Any]:
-    rows = tx.execute(select(t.inventories).where(t.inventories.c.provider_uuid.in_(uuids)))
+    rows = tx.execute(_inventories, {"uuids": uuids})
     return {(row.provider_uuid, row.resource_class): row for row in rows}
 
 

@@ -64,7 +64,7 @@ def _claim(tx: Connection, consumer: str, owner: dict[str, str], resources: dict
     if not fitting:
         asked = ", ".join(f"{amount} {name}" for name, amount in resources.items())
         raise NoCandidate(f"no host has room for {asked}")
-    best = min(fitting, key=lambda row: _fullness(tx, row.uuid))
+    best = fitting[0] if len(fitting) == 1 else min(fitting, key=lambda row: _fullness(tx, row.uuid))
     give(tx, consumer, {best.uuid: resources}, owner)
     return str(best.name)
 

@@ -76,6 +76,13 @@ _usages = (
 )
 
 
+_touch = (
+    providers.update()
+    .where(providers.c.uuid.in_(bindparam("uuids", expanding=True)))
+    .values(generation=providers.c.generation + 1)
+)
+
+
 def provider(tx: Connection, uuid: str) -> Row[Any]:
     """A provider's row; NotFound where there is none."""
     row = tx.execute(select(providers).where(providers.c.uuid == uuid)).first()
@@ -91,8 +98,7 @@ def usages(tx: Connection, uuids: list[str]) -> dict[tuple[str, str], int]:
 
 def touch(tx: Connection, uuids: Iterable[str]) -> None:
     """Take providers to their next generation, because of what was taken of them or given back."""
-    where = providers.c.uuid.in_(list(uuids))
-    tx.execute(providers.update().where(where).values(generation=providers.c.generation + 1))
+    tx.execute(_touch, {"uuids": list(uuids)})
 
 
 def advance(tx: Connection, uuid: str, generation: int) -> int:

@@ -3,12 +3,12 @@
 If it fails for good the server is in ERROR with the cause, and `server.abandon` gives back what was taken.
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
 from cumulet.core import db
-from cumulet.core.context import system_caller
 from cumulet.core.errors import Conflict, NotFound
 from cumulet.core.operations import Finish, Operation, Permanent
 from cumulet.core.types import now
@@ -37,15 +37,19 @@ class Builder:
         compute = self.compute
         server, ports = await compute.kernel.db.read(load_server, operation.resource_id)
         node = await self._claim(server)
-        await compute.kernel.db.run(_placed, server.id, node)
-        infos = [await self.ensure_port(server, port, node) for port in ports]
+        placing = asyncio.ensure_future(
+            compute.kernel.db.run(_placed, server.id, node)
+        )  # goes along with the first port
+        try:
+            infos = [await self.ensure_port(server, port, node) for port in ports]
+        finally:
+            await placing
         if infos:
             await compute.network.realise(list(dict.fromkeys(info.network_id for info in infos)))
         spec = await self.spec(server, infos)
         state = await compute.hypervisor.ensure_server(spec)
         if infos:
-            await compute.network.set_port_status([info.id for info in infos], "ACTIVE")
-            infos = [await compute.network.port(system_caller(), info.id) for info in infos]
+            infos = await compute.network.set_port_status([info.id for info in infos], "ACTIVE")
 
         def finish(tx: Connection) -> None:
             moment = server.launched_at or now()

@@ -311,6 +311,8 @@ def _keypair(tx: Connection, ctx: Ctx, name: str | None) -> Keypair | None:
 
 
 def _check_metadata(tx: Connection, project: str, metadata: dict[str, str]) -> None:
+    if not metadata:
+        return
     limit = quota.limits(tx, "compute", project, DEFAULTS)["metadata_items"]
     if limit != quota.UNLIMITED and len(metadata) > limit:
         raise Forbidden("Maximum number of metadata items exceeds the quota")

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Index
 
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, SORT, Resource, computed, constant, edit, hidden, once, read, sent
@@ -327,6 +327,7 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     personality: list[Any] = sent("Files to put in.", [], until=(2, 56))
 
 
+Index("compute_server_order", Server.table.c.project_id, Server.table.c.created_at, Server.table.c.id)
 Server.kind = "Instance"  # its name in messages, as upstream words them
 
 

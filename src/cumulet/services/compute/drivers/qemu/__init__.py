@@ -25,8 +25,8 @@ import msgspec
 from cumulet.core.tasks import in_thread
 
 from .. import HostInfo, HypervisorError, Nic, PowerListener, ServerSpec, ServerState, Taps
-from ..kvm import Probe, choose
-from . import card, cgroup, config_drive, disk, host, process
+from ..kvm import Probe
+from . import card, cgroup, config_drive, disk, host, process, virtualization
 from .command import command_line
 from .console import read_console, trim_console
 from .machine import Machine
@@ -65,7 +65,9 @@ class QemuHypervisor:
     async def start(self, listener: PowerListener | None = None) -> None:
         """Make ready and reconnect to every server that still runs from before."""
         self._listener = listener
-        self._probe = asyncio.create_task(choose(self._virt_type), name="kvm-probe")
+        self._probe = asyncio.create_task(
+            virtualization.choose(self._virt_type, self._directory / "kvm.json"), name="kvm-probe"
+        )
         await asyncio.to_thread(self._make_ready)
         found = await asyncio.to_thread(self._find_running)
         await asyncio.gather(*(self._adopt(server_id, pid) for server_id, pid in found.items()))
