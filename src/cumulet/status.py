@@ -11,6 +11,8 @@ from msgspec import Struct, field
 from cumulet.files import write_atomic
 
 STATUS_FILE = "status.json"
+HYPERVISORS = {"qemu": "QEMU"}
+NETWORKS = {"linux": "real: Linux namespaces, bridges, nftables", "simulated": "simulated: no packet flows"}
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -43,10 +45,15 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def engine(self) -> str:
-        """What runs servers and how fast, in words."""
-        how = {"kvm": "QEMU with KVM", "qemu": "QEMU, emulated (TCG)", "simulated": "simulated: no server really runs"}
-        reason = f" ({self.virt_reason.rstrip('.')})" if self.virt_reason and self.virt_type != "simulated" else ""
-        return how.get(self.virt_type, f"{self.hypervisor}, {self.virt_type}") + reason
+        """What runs servers, whether with KVM, and why, in words."""
+        if self.virt_type == "simulated":
+            return "simulated: no server really runs"
+        return f"{HYPERVISORS.get(self.hypervisor, self.hypervisor)}: {self.virt_reason.rstrip('.')}"
+
+    @property
+    def dataplane(self) -> str:
+        """What carries networks, in words."""
+        return NETWORKS.get(self.network, self.network)
 
     def is_running(self) -> bool:
         """Whether the process that wrote this lives: a process of that pid which is no younger than the status."""
@@ -87,10 +94,11 @@ def summary(data: Path, status: Status) -> list[str]:
     lines = [f"Cumulet {status.version}, region {status.region}"]
     lines += [f"  {name:<14} {url}" for name, url in status.urls.items()]
     lines.append(f"  servers        {status.engine}")
-    lines.append(f"  networks       {status.network}")
+    lines.append(f"  networks       {status.dataplane}")
     lines.append(f"  credentials    {data}/admin-openrc, {data}/clouds.yaml (clouds cumulet, cumulet-demo)")
     if status.log != "-":
         lines.append(f"  log            {status.log}")
+    lines.append("  stop           Ctrl-C; servers keep running, and the next start finds them")
     lines += [f"  NOTE: {text}" for text in status.fallbacks]
     return lines
 

@@ -179,6 +179,8 @@ def test_clouds_yaml_prints_the_file_or_points_to_it(data: Path) -> None:
     assert invoke("clouds-yaml", "--data", str(data)).output == (data / "clouds.yaml").read_text()
     exported = invoke("clouds-yaml", "--data", str(data), "--export").output
     assert exported == f"export OS_CLIENT_CONFIG_FILE={data}/clouds.yaml\nexport OS_CLOUD=cumulet\n"
+    as_demo = invoke("clouds-yaml", "--data", str(data), "--export", "--cloud", "cumulet-demo").output
+    assert as_demo.endswith("export OS_CLOUD=cumulet-demo\n")
 
 
 def test_demo_needs_a_cloud(data: Path) -> None:

@@ -12,7 +12,9 @@ from cumulet.config import Settings
 @click.command("clouds-yaml")
 @with_settings("data")
 @click.option("--export", is_flag=True, help="Print shell commands that point the clients to the file instead.")
-def command(settings: Settings, export: bool) -> None:
+@click.option("--cloud", type=click.Choice((credentials.ADMIN_CLOUD, credentials.DEMO_CLOUD)),
+              default=credentials.ADMIN_CLOUD, help="The cloud that --export chooses.  [default: cumulet]")  # fmt: skip
+def command(settings: Settings, export: bool, cloud: str) -> None:
     """Print the credentials for OpenStack clients.
 
     The file holds two clouds: `cumulet` (the admin) and `cumulet-demo` (an ordinary user in a project of its own).
@@ -31,6 +33,6 @@ def command(settings: Settings, export: bool) -> None:
         raise click.ClickException(text) from error
     if export:
         click.echo(f"export OS_CLIENT_CONFIG_FILE={shlex.quote(str(file))}")
-        click.echo(f"export OS_CLOUD={credentials.ADMIN_CLOUD}")
+        click.echo(f"export OS_CLOUD={cloud}")
     else:
         click.echo(content, nl=False)

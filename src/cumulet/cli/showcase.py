@@ -1,12 +1,16 @@
 """The steps of `cumulet demo`. Each finds what is there by its name, and makes it if it is not."""
 
 import asyncio
+import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from cumulet.cli.cloud import Cloud, CloudError, Json, wait_for
 from cumulet.cli.progress import Progress, Step
+from cumulet.config import Settings
+from cumulet.credentials import DEMO_CLOUD
 from cumulet.files import write_atomic
 
 IMAGE = "cumulet-guest"
@@ -62,10 +66,7 @@ class Showcase:
         login = self._ssh(address)
         hostname = await self._log_in(address, login)
         self._progress.say(f"The server answers as {hostname}. Log in with:\n  {shlex.join(login)}")
-        export = shlex.join(
-            ["cumulet", "clouds-yaml", "--export", "--data", str(self._private_key.parent.parent.absolute())]
-        )
-        self._progress.say(f'Point the clients to the cloud with:\n  eval "$({export})"')
+        self._progress.say(f"Point the clients to the cloud with:\n  {self._export()}")
         return result | {"ssh": shlex.join(login), "hostname": hostname}
 
     async def remove(self) -> Result:
@@ -257,6 +258,14 @@ class Showcase:
                 raise CloudError(f"{error}; ssh said: {said[-1] if said else 'nothing'}") from error
             return step.result
 
+    def _export(self) -> str:
+        """The command that points a shell's clients to the demo's cloud."""
+        words = [_own_command(), "clouds-yaml", "--export", "--cloud", DEMO_CLOUD]
+        data = self._private_key.parent.parent.absolute()
+        if data != Settings().data.absolute():
+            words += ["--data", str(data)]
+        return f'eval "$({shlex.join(words)})"'
+
     # Removing
 
     async def _remove_server(self) -> None:
@@ -301,6 +310,14 @@ class Showcase:
             if found is not None:
                 await self._cloud.delete(service, f"{path}/{found['id']}")
             step.result = _removed(found is not None)
+
+
+def _own_command() -> str:
+    """How this program is called from the shell: by its name, or by its path where it is not in PATH."""
+    installed = Path(sys.prefix, "bin", "cumulet")
+    if shutil.which("cumulet") is not None or not installed.exists():
+        return "cumulet"
+    return os.path.relpath(installed) if installed.is_relative_to(Path.cwd()) else str(installed)
 
 
 def _removed(was_there: bool) -> str:

@@ -18,7 +18,6 @@ from cumulet.cli.options import with_settings
 from cumulet.config import TERMINAL, Settings
 
 _TIMEOUT = 3.0
-_NETWORKS = {"linux": "real: Linux namespaces, bridges, nftables", "simulated": "simulated: no packet flows"}
 
 
 class Probe(Struct, frozen=True):
@@ -133,14 +132,15 @@ def _show(settings: Settings, written: status.Status, probes: list[Probe], count
     click.echo(f"  database    {written.database}")
     click.echo(f"  log         {'standard error' if written.log == TERMINAL else written.log}")
     click.echo(f"  servers     {written.engine}")
-    click.echo(f"  networks    {_NETWORKS.get(written.network, written.network)}")
+    click.echo(f"  networks    {written.dataplane}")
     if isinstance(counts, str):
         click.echo(f"  holds       cannot be told: {counts}")
     else:
-        click.echo(f"  holds       {'; '.join(f'{name}: {words}' for name, words in counts.items())}")
+        for name, words in counts.items():
+            click.echo(f"  {name:<15} {words}")
     for found in probes:
         state = click.style("ok", fg="green") if not found.problem else click.style("DOWN", fg="red", bold=True)
         detail = f"{found.milliseconds:.0f} ms" if not found.problem else found.problem
-        click.echo(f"  {found.name:<16} {state:<4} {found.url}  {detail}")
+        click.echo(f"  {found.name:<15} {state:<4} {found.url}  {detail}")
     for text in written.fallbacks:
         click.echo(f"{click.style('FALLBACK', fg='yellow', bold=True)}: {text}")
