@@ -171,9 +171,9 @@ async def test_a_snapshot_of_a_running_server_is_its_disk(driver: Hypervisor, di
     }
     await machine.execute("blockdev-backup", dict(job))
     file = await driver.snapshot(spec.id)
-    assert await asyncio.to_thread(raw.read_bytes) == await asyncio.to_thread(image.read_bytes)
+    raw = file.with_suffix(".raw")
     subprocess.run(["qemu-img", "convert", "-O", "raw", file, raw], check=True)  # noqa: ASYNC221
-    assert raw.read_bytes() == image.read_bytes()
+    assert await asyncio.to_thread(raw.read_bytes) == await asyncio.to_thread(image.read_bytes)
     again = server(file, root=RootDisk(str(file), "qcow2", "snapshot"))
     await driver.ensure_server(again)
     await guest_up(driver, again.id)

@@ -22,14 +22,16 @@ from cumulet.services.compute.server import (
     lock,
     metadata,
     power,
+    rebuild,
     resource,
     show,
+    snapshot,
     unserved,
 )
 
 MODULES = (
     version, flavor, keypair, quota, server_group, host, console, create, show, delete, power, lock, metadata, interface,
-    instance_action, fixed_ip, security_group, unserved, retired,
+    snapshot, rebuild, instance_action, fixed_ip, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(
