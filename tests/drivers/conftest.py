@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.services.compute.drivers import Hypervisor
+from cumulet.services.compute.drivers.qemu import QemuHypervisor
+from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
 from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
 from tests.drivers.dataplane_guest import ip
 from tests.drivers.dataplane_site import Site, traces
+from tests.drivers.hypervisor_guest import OBEYS, write_guest
+from tests.drivers.hypervisor_site import QEMU, Make, clean_up
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +52,39 @@ def site(linux: LinuxDataplane, prefix: str) -> Iterator[Site]:
     made = Site(linux, prefix)
     yield made
     made.close()
+
+
+# -- the hypervisor's ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[pytest.param("qemu", marks=QEMU), "simulated"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "compute"
+
+
+@pytest.fixture
+def make(kind: str, directory: Path) -> Make:
+    """Makes a new driver object over the same directory, as a restarted program does."""
+    if kind == "qemu":
+        return lambda: QemuHypervisor(directory, None, virt_type="tcg", hostname="here")
+    return lambda: SimulatedHypervisor(directory, hostname="here")
+
+
+@pytest.fixture
+async def driver(make: Make, kind: str, directory: Path) -> AsyncIterator[Hypervisor]:
+    """A started driver. In the end every server is removed, and must have left nothing."""
+    driver = make()
+    await driver.start()
+    yield driver
+    await driver.stop()
+    await clean_up(make, kind, directory)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    return write_guest(tmp_path / "obeys.raw", OBEYS)

@@ -1,109 +1,33 @@
 """The hypervisor drivers: one contract for both, and for `qemu` real machines, restarts and SIGKILL."""
 
 import asyncio
-import fcntl
 import os
 import random
 import shutil
 import signal
 import socket
-import struct
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import msgspec
 import pytest
-import uvloop
 from msgspec.structs import replace
 
 from cumulet.services.compute.drivers import Hypervisor, HypervisorError, Nic, Power, RootDisk, ServerSpec
-from cumulet.services.compute.drivers.qemu import QemuHypervisor, card, cgroup, config_drive, console, disk, process
+from cumulet.services.compute.drivers.qemu import QemuHypervisor, cgroup, config_drive, console, disk, process
 from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
 from cumulet.services.network.drivers import DataplaneError
 from tests.drivers.hypervisor_guest import DEAF, LEAVES, OBEYS, write_guest
-
-NO_QEMU = [
-    f"{tool} is not installed" for tool in ("qemu-system-x86_64", "qemu-img", "genisoimage") if not shutil.which(tool)
-]
-QEMU = [pytest.mark.qemu, pytest.mark.skipif(bool(NO_QEMU), reason="; ".join(NO_QEMU) or "QEMU is here")]
-qemu_only = pytest.mark.parametrize("kind", [pytest.param("qemu", marks=QEMU)])
-
-Make = Callable[[], Hypervisor]
-
-
-def server(image: Path, **changes: object) -> ServerSpec:
-    spec = ServerSpec(str(uuid.uuid4()), "tiny", 1, 32, RootDisk(str(image), "raw", image.stem))
-    return replace(spec, **changes)
-
-
-@pytest.fixture(params=[pytest.param("qemu", marks=QEMU), "simulated"])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "compute"
-
-
-@pytest.fixture
-def make(kind: str, directory: Path) -> Make:
-    """Makes a new driver object over the same directory, as a restarted program does."""
-    if kind == "qemu":
-        return lambda: QemuHypervisor(directory, None, virt_type="tcg", hostname="here")
-    return lambda: SimulatedHypervisor(directory, hostname="here")
-
-
-@pytest.fixture
-async def driver(make: Make, kind: str, directory: Path) -> AsyncIterator[Hypervisor]:
-    """A started driver. In the end every server is removed, and must have left nothing."""
-    driver = make()
-    await driver.start()
-    yield driver
-    await driver.stop()
-    await clean_up(make, kind, directory)
-
-
-async def clean_up(make: Make, kind: str, directory: Path) -> None:
-    last = make()
-    await last.start()
-    ids = set(await last.observe())
-    await asyncio.gather(*(last.remove_server(server_id) for server_id in ids))
-    assert await last.observe() == {}
-    await last.stop()
-    if kind == "qemu":
-        assert process.running(directory / "servers") == {}
-        assert list((directory / "servers").iterdir()) == []
-        assert [group for parent in cgroup.find().parents for group in parent.glob("*-*") if group.name in ids] == []
-
-
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    return write_guest(tmp_path / "obeys.raw", OBEYS)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for a condition; fail after 20 s."""
-    for _ in range(1000):
-        if await condition():
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail(f"not within 20 s: {what}")
-
-
-async def guest_up(driver: Hypervisor, server_id: str, times: int = 1) -> None:
-    async def said() -> bool:
-        return (await driver.console_log(server_id)).count("guest up") >= times
-
-    await until(said, "the guest speaks on its serial port")
-
-
-async def power(driver: Hypervisor, server_id: str) -> Power | None:
-    state = (await driver.observe()).get(server_id)
-    return state.power if state else None
-
+from tests.drivers.hypervisor_site import (
+    CARD,
+    Make,
+    TunTaps,
+    clean_up,
+    guest_up,
+    power,
+    qemu_only,
+    server,
+)
 
 # -- the contract, both drivers --------------------------------------------------------------------------------------
 
@@ -166,42 +90,13 @@ async def test_remove_leaves_nothing_and_can_be_repeated(driver: Hypervisor, ima
         await driver.console_log(spec.id)
 
 
-CARD = Nic("aaaaaaaa-0000-4000-8000-000000000001", "net", "fa:16:3e:00:00:01", 1450)
-
-
-async def test_cards_come_and_go_while_a_server_runs(driver: Hypervisor, make: Make, kind: str, image: Path) -> None:
-    spec = server(image)
-    await driver.ensure_server(spec)
-    if kind == "qemu":
-        await guest_up(driver, spec.id)
-    for one in (CARD, CARD, replace(CARD, port_id="second", mac="fa:16:3e:00:00:02")):
-        await driver.attach_nic(spec.id, one)
-    await driver.stop()
-    again = make()
-    await again.start()
-    await again.attach_nic(spec.id, CARD)
-    for port in (CARD.port_id, CARD.port_id, "second", "never there"):
-        await again.detach_nic(spec.id, port)
-    await again.attach_nic(spec.id, CARD)
-    assert await power(again, spec.id) == "running"
-    await again.stop()
-
-
-async def test_a_server_that_is_off_gets_its_cards_at_its_start(driver: Hypervisor, image: Path) -> None:
-    spec = server(image)
-    await driver.ensure_server(spec)
-    await driver.ensure_stopped(spec.id, grace=0)
-    await driver.attach_nic(spec.id, CARD)
-    await driver.detach_nic(spec.id, CARD.port_id)
-    assert (await driver.ensure_server(replace(spec, nics=(CARD,)))).power == "running"
-
-
 async def test_unknown_servers(driver: Hypervisor) -> None:
     unknown = str(uuid.uuid4())
     await driver.attach_nic(unknown, CARD)
     await driver.detach_nic(unknown, CARD.port_id)
     await driver.ensure_stopped(unknown)
     await driver.remove_server(unknown)
+    await driver.remove_disk(unknown)
     for call in (driver.pause, driver.unpause, driver.vnc_address, driver.console_log):
         with pytest.raises(HypervisorError, match=unknown):
             await call(unknown)
@@ -454,24 +349,6 @@ def test_cgroup_version_2(tmp_path: Path) -> None:
     assert (tmp_path / "cumulet" / "id" / "cgroup.procs").read_text() == "42"
 
 
-class TunTaps:
-    """Taps without a network, in the namespace of the test run; the third cannot be opened."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    async def open_tap(self, network_id: str, port_id: str, mac: str) -> int:
-        if len(self.names) == 2:
-            raise DataplaneError(f"no tap for port {port_id}")
-        self.names.append(f"tt{uuid.uuid4().hex[:10]}")
-        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
-        fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", self.names[-1].encode(), 0x5002))  # TUNSETIFF
-        return descriptor
-
-    def present(self) -> list[str]:
-        return [name for name in self.names if Path("/sys/class/net", name).exists()]
-
-
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="needs root and /dev/net/tun")
 @qemu_only
@@ -491,66 +368,6 @@ async def test_taps_belong_to_the_machine_alone(kind: str, directory: Path, imag
     assert taps.present() == []
     await driver.stop()
     await clean_up(lambda: QemuHypervisor(directory, taps, virt_type="tcg"), kind, directory)
-
-
-@pytest.mark.root
-@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"), reason="needs root and /dev/net/tun")
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-@qemu_only
-def test_a_tap_is_plugged_in_on_either_loop(
-    kind: str, directory: Path, image: Path, new_loop: Callable[[], asyncio.AbstractEventLoop]
-) -> None:
-    """Descriptors go to a running machine on the loop that the program uses, and on Python's own."""
-
-    async def scenario() -> None:
-        taps = TunTaps()
-        driver = QemuHypervisor(directory, taps, virt_type="tcg")
-        await driver.start()
-        spec = server(image)
-        await driver.ensure_server(spec)
-        await guest_up(driver, spec.id)
-        for _ in range(2):
-            await driver.attach_nic(spec.id, CARD)
-        assert len(taps.names) == 1
-        assert taps.present() == taps.names  # though our own descriptor is closed
-        await _leave_a_descriptor(driver, spec.id)
-        for _ in range(2):
-            await driver.detach_nic(spec.id, CARD.port_id)
-        assert taps.present() == []
-        await driver.attach_nic(spec.id, CARD)
-        with pytest.raises(DataplaneError):
-            await driver.attach_nic(spec.id, replace(CARD, port_id="third"))
-        stored = msgspec.json.decode((directory / "servers" / spec.id / "spec.json").read_bytes(), type=ServerSpec)
-        assert stored.nics == (CARD,)
-        await driver.stop()
-        await clean_up(lambda: QemuHypervisor(directory, taps, virt_type="tcg"), kind, directory)
-        assert taps.present() == []
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(scenario())
-
-
-async def _leave_a_descriptor(driver: QemuHypervisor, server_id: str) -> None:
-    """What a crash leaves that came between giving QEMU a descriptor and using it."""
-    machine = driver._machines[server_id]
-    descriptor = os.open(os.devnull, os.O_RDONLY)
-    await machine.send_descriptor(f"net-{CARD.port_id}", descriptor)
-    os.close(descriptor)
-
-
-@qemu_only
-async def test_a_guest_that_keeps_its_card_is_an_error(
-    driver: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(card, "UNPLUG_SECONDS", 0.5)
-    monkeypatch.setattr(card, "ASK_SECONDS", 0.2)
-    spec = server(write_guest(tmp_path / "deaf.raw", DEAF))
-    await driver.ensure_server(spec)
-    await guest_up(driver, spec.id)
-    await driver.attach_nic(spec.id, CARD)
-    with pytest.raises(HypervisorError, match="did not let go"):
-        await driver.detach_nic(spec.id, CARD.port_id)
-    assert await power(driver, spec.id) == "running"
 
 
 # -- SIGKILL ---------------------------------------------------------------------------------------------------------

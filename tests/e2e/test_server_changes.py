@@ -1,4 +1,4 @@
-"""What changes a real server while it lives: network cards that come and go."""
+"""What changes a real server while it lives: network cards, images of its disk, a new disk."""
 
 import re
 from collections.abc import Iterator
@@ -104,3 +104,35 @@ def test_a_port_that_is_deleted_takes_its_card_along(site: Site, server: tuple[s
     site.sdk.network.delete_port(port.id)
     wait_for("the card to go", lambda: cards(guest) == ["eth0"])
     assert [one.network_id for one in site.sdk.network.ports(device_id=server_id)] == [site.front]
+
+
+def test_an_image_of_a_running_server_boots_another(site: Site, server: tuple[str, Guest]) -> None:
+    server_id, guest = server
+    guest.run("echo carried over > note; sync")
+    image = site.sdk.compute.create_server_image(server_id, "photo")
+    wait_for("the image", lambda: site.sdk.image.get_image(image.id).status == "active")
+    site.wait_status(server_id, "ACTIVE")
+    guest.run("echo changed since > note; sync")
+    copy_id, copy = site.boot("copy", image.id)
+    assert copy.run("cat note") == "carried over"
+    assert copy.run("hostname") == "copy"
+    assert guest.run("cat note") == "changed since"
+    site.sdk.compute.delete_server(copy_id)
+
+
+def test_a_stopped_server_is_rebuilt_from_an_image_of_itself(site: Site, server: tuple[str, Guest]) -> None:
+    server_id, guest = server
+    guest.run("echo first > note; sync")
+    site.sdk.compute.stop_server(server_id)
+    site.wait_status(server_id, "SHUTOFF")
+    image = site.sdk.compute.create_server_image(server_id, "stopped")
+    wait_for("the image", lambda: site.sdk.image.get_image(image.id).status == "active")
+    site.wait_status(server_id, "SHUTOFF")
+    site.sdk.compute.start_server(server_id)
+    site.wait_status(server_id, "ACTIVE")
+    guest.wait()
+    guest.run("echo second > note; sync")
+    site.sdk.compute.rebuild_server(server_id, image.id)
+    site.wait_status(server_id, "ACTIVE")
+    guest.wait()
+    assert guest.run("cat note") == "first"

@@ -78,6 +78,7 @@ async def running(directory: Path, behind: Behind) -> AsyncIterator[Compute]:
             parts, behind.hypervisor, images=behind.images, network=behind.network, placement=behind.placement,
             console_url="http://127.0.0.1:6080",
         )  # fmt: skip
+        behind.hypervisor.directory = directory
         await runtime.start()
         await runtime.ensure_flavors()
         await parts.operations.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.core.context import Caller
+from cumulet.core.context import Caller, system_caller
 from cumulet.core.errors import Conflict, NotFound
 from cumulet.services.compute.drivers import (
     HostInfo,
@@ -25,17 +25,19 @@ from cumulet.services.network.interface import FixedIp, NetworkInfo, NewPort, Po
 from cumulet.services.placement.interface import Inventory, NoCandidate
 
 IMAGE = "11111111-1111-4111-8111-111111111111"
+OTHER_IMAGE = "55555555-5555-4555-8555-555555555555"
 QUEUED_IMAGE = "22222222-2222-4222-8222-222222222222"
 NETWORK = "33333333-3333-4333-8333-333333333333"
 OTHER_NETWORK = "44444444-4444-4444-8444-444444444444"
 
 
 class FakeImages:
-    """Two images: one active, one not."""
+    """Three images, of which one is not active."""
 
     def __init__(self) -> None:
         self.images = {
             IMAGE: self._image(IMAGE, "active"),
+            OTHER_IMAGE: self._image(OTHER_IMAGE, "active"),
             QUEUED_IMAGE: self._image(QUEUED_IMAGE, "queued"),
         }
 
@@ -62,6 +64,26 @@ class FakeImages:
         properties: Mapping[str, Any] | None = None,
     ) -> ImageInfo:  # fmt: skip
         raise NotImplementedError
+
+    async def ensure_queued(
+        self, image_id: str, caller: Caller, name: str, *, disk_format: str, visibility: str,
+        properties: Mapping[str, Any] | None = None, min_disk: int = 0, min_ram: int = 0,
+    ) -> ImageInfo:  # fmt: skip
+        if image_id not in self.images:
+            self.images[image_id] = ImageInfo(
+                image_id, name, "queued", disk_format, "bare", None, None, min_disk, min_ram, caller.project_id,
+                visibility, properties or {},
+            )  # fmt: skip
+        return self.images[image_id]
+
+    async def fill(self, image_id: str, file: Path) -> None:
+        size = len(await asyncio.to_thread(file.read_bytes))
+        image = await self.show(system_caller(), image_id)
+        self.images[image_id] = msgspec.structs.replace(image, status="active", size=size, virtual_size=1 << 20)
+
+    async def discard(self, image_id: str) -> None:
+        if image_id in self.images and self.images[image_id].status != "active":
+            del self.images[image_id]
 
 
 @dataclass
@@ -193,6 +215,9 @@ class FakeHypervisor:
         self.fail: Callable[[], Exception] | None = None
         self.calls: list[str] = []
         self.vnc = ""
+        self.directory: Path | None = None
+        self.disks: dict[str, str] = {}
+        """Server -> the image that its disk was made of."""
 
     async def start(self, listener: PowerListener | None = None) -> None:
         self.listener = listener
@@ -213,6 +238,7 @@ class FakeHypervisor:
 
     async def ensure_server(self, spec: ServerSpec) -> ServerState:
         await self._enter("ensure_server")
+        self.disks.setdefault(spec.id, spec.root.image_id)
         self.machines[spec.id] = FakeMachine(spec, "running")
         return ServerState(spec.id, "running", 1)
 
@@ -250,6 +276,20 @@ class FakeHypervisor:
         if machine is not None and machine.power != "shutdown":
             nics = (*(nic for nic in machine.spec.nics if nic.port_id != port_id), *new)
             self.machines[server_id] = changed(machine, spec=msgspec.structs.replace(machine.spec, nics=nics))
+
+    async def snapshot(self, server_id: str) -> Path:
+        await self._enter("snapshot")
+        if self.directory is None:
+            raise HypervisorError("there is no disk")
+        file = self.directory / f"{server_id}.snapshot"
+        await asyncio.to_thread(file.write_bytes, b"a disk")
+        return file
+
+    async def remove_disk(self, server_id: str) -> None:
+        await self._enter("remove_disk")
+        self.disks.pop(server_id, None)
+        if server_id in self.machines:
+            self._power(server_id, "shutdown")
 
     async def remove_server(self, server_id: str) -> None:
         self.calls.append("remove_server")

@@ -460,7 +460,7 @@ async def test_flavors(compute: Compute) -> None:
 
 async def test_not_served_says_so(compute: Compute) -> None:
     server_id = (await compute.boot())["id"]
-    reply = await compute.act(server_id, "rebuild", {"imageRef": IMAGE})
+    reply = await compute.act(server_id, "shelve")
     assert reply.status == 501 and "not served" in reply.json()["notImplemented"]["message"]
     assert (await compute.act(server_id, "dance")).status == 400
     assert (await compute("GET", "/os-cells")).status == 410

@@ -24,14 +24,16 @@ from cumulet.services.compute.server import (
     metadata,
     password,
     power,
+    rebuild,
     resource,
     show,
+    snapshot,
     unserved,
 )
 
 MODULES = (
     version, flavor, keypair, quota, server_group, host, old_host, console, create, show, delete, power, lock, metadata,
-    interface, instance_action, fixed_ip, password, security_group, unserved, retired,
+    interface, snapshot, rebuild, instance_action, fixed_ip, password, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(

@@ -18,6 +18,8 @@ from cumulet.services.compute.server.build import Builder
 from cumulet.services.compute.server.delete import Remover
 from cumulet.services.compute.server.interface import Cards
 from cumulet.services.compute.server.power import Power
+from cumulet.services.compute.server.rebuild import Rebuilder
+from cumulet.services.compute.server.snapshot import Snapshots
 from cumulet.services.compute.server.state import break_down, give_up
 from cumulet.services.image.interface import Images
 from cumulet.services.network.interface import Networking
@@ -56,6 +58,7 @@ class ComputeRuntime:
         self.remover = Remover(self)
         self.addresses = AddressBook(self)
         self.reconciler = Reconciler(self)
+        self.snapshots = Snapshots(self)
         self.metadata = Metadata(self)
         self.screens = Screens(self)
         self._register(Power(self), Cards(self))
@@ -80,6 +83,9 @@ class ComputeRuntime:
         add("server.stop", power.stop, on_failure=give_up, attempts=3)
         add("server.pause", power.pause, on_failure=give_up, attempts=3)
         add("server.unpause", power.unpause, on_failure=give_up, attempts=3)
+        add("server.snapshot", self.snapshots.take, on_failure=self.snapshots.failed, attempts=3)
+        add("server.discard_image", self.snapshots.discard)
+        add("server.rebuild", Rebuilder(self).rebuild, on_failure=break_down, attempts=3)
         add("server.attach_port", cards.attach, on_failure=cards.attach_failed, attempts=2)
         add("server.detach_port", cards.detach, on_failure=cards.detach_failed, attempts=3)
 

@@ -219,14 +219,19 @@ async def delete_image(ctx: Ctx, image_id: str) -> Response:
         ctx.require("delete_image", target(image))
         if image.protected:
             raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
-        tx.execute(members.delete().where(members.c.image_id == image.id))
-        tx.execute(labels.delete().where(labels.c.image_id == image.id))
-        db.remove(tx, Image, image.id)
+        remove_row(tx, image.id)
         return image
 
     image = await ctx.service.kernel.db.run(remove)
     await ctx.service.store.remove(image.id)
     return Response(204)
+
+
+def remove_row(tx: Connection, image_id: str) -> None:
+    """Remove all that is stored of an image."""
+    tx.execute(members.delete().where(members.c.image_id == image_id))
+    tx.execute(labels.delete().where(labels.c.image_id == image_id))
+    db.remove(tx, Image, image_id)
 
 
 async def deactivate(ctx: Ctx, image_id: str) -> Response:

@@ -47,6 +47,29 @@ class Images(Protocol):
         visibility: str,
         properties: Mapping[str, Any] | None = None,
     ) -> ImageInfo:
-        """An active image with this id and a copy of this file's content (the guest image at the first start, a snapshot
-        of a server)."""
+        """An active image with this id and a copy of this file's content (the guest image at the first start)."""
+        ...
+
+    async def ensure_queued(
+        self,
+        image_id: str,
+        caller: Caller,
+        name: str,
+        *,
+        disk_format: str,
+        visibility: str,
+        properties: Mapping[str, Any] | None = None,
+        min_disk: int = 0,
+        min_ram: int = 0,
+    ) -> ImageInfo:
+        """An image with this id, whose data are yet to come. One that is there is left as it is."""
+        ...
+
+    async def fill(self, image_id: str, file: Path) -> None:
+        """Give a queued image a copy of this file's content and make it active. Active already: no effect. NotFound,
+        Conflict (somebody else is uploading)."""
+        ...
+
+    async def discard(self, image_id: str) -> None:
+        """Remove an image that has not become active. Gone, or active: no effect."""
         ...

@@ -15,7 +15,7 @@ from cumulet.core.errors import Conflict, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.types import now
 from cumulet.services.image import image_data
-from cumulet.services.image.image import Image, find
+from cumulet.services.image.image import Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.interface import ImageInfo
 from cumulet.services.image.search import save_labels
@@ -62,16 +62,41 @@ class ImageRuntime:
         visibility: str,
         properties: Mapping[str, Any] | None = None,
     ) -> ImageInfo:
+        await self.ensure_queued(
+            image_id, caller, name, disk_format=disk_format, visibility=visibility, properties=properties
+        )
+        await self.fill(image_id, file)
+        return await self.show(system_caller(), image_id)
+
+    async def ensure_queued(
+        self,
+        image_id: str,
+        caller: Caller,
+        name: str,
+        *,
+        disk_format: str,
+        visibility: str,
+        properties: Mapping[str, Any] | None = None,
+        min_disk: int = 0,
+        min_ram: int = 0,
+    ) -> ImageInfo:
         moment = now()
         wanted = Image.new(
             id=image_id, name=name, owner=caller.project_id, status="queued", visibility=visibility,
             container_format="bare", disk_format=disk_format, created_at=moment, updated_at=moment,
+            min_disk=min_disk, min_ram=min_ram,
             properties={key: str(value) for key, value in (properties or {}).items()},
         )  # fmt: skip
-        image = await self.kernel.db.run(_ensure, wanted)
+        return _info(await self.kernel.db.run(_ensure, wanted))
+
+    async def fill(self, image_id: str, file: Path) -> None:
+        image = await self.kernel.db.read_inline(find, system_caller(), image_id)
         if image.status != "active":
             await self.take(image, read_file(file))
-        return await self.show(system_caller(), image_id)
+
+    async def discard(self, image_id: str) -> None:
+        if await self.kernel.db.run(_discard, image_id):
+            await self.store.remove(image_id)
 
     async def ensure_guest_image(self, project_id: str, file: Path) -> ImageInfo:
         """The public image `cumulet-guest`, owned by `project_id`, with the content that `file` had when it was first made."""
@@ -113,6 +138,13 @@ def _ensure(tx: Connection, wanted: Image) -> Image:
     db.insert(tx, wanted)
     save_labels(tx, wanted.id, wanted.tags, wanted.properties)
     return wanted
+
+
+def _discard(tx: Connection, image_id: str) -> bool:
+    image = db.first(tx, Image, Image.table.c.id == image_id, Image.table.c.status.in_(("queued", "saving")))
+    if image is not None:
+        remove_row(tx, image_id)
+    return image is not None
 
 
 def _recover(tx: Connection) -> frozenset[str]:

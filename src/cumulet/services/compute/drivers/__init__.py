@@ -5,6 +5,7 @@ One Protocol; `qemu` (real virtual machines) and `simulated` (API only) implemen
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -120,6 +121,15 @@ class Hypervisor(Protocol):
     async def detach_nic(self, server_id: str, port_id: str) -> None:
         """Take the card from the running machine; returns once the guest has let go of it, HypervisorError if it does not.
         Not there, or a server that does not run: no effect."""
+        ...
+
+    async def snapshot(self, server_id: str) -> Path:
+        """The root disk as it is at one moment, as a qcow2 file without a parent, which the caller removes when done with
+        it. Asked again it is made anew; it goes with the server. HypervisorError for a server that has no disk."""
+        ...
+
+    async def remove_disk(self, server_id: str) -> None:
+        """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
         ...
 
     async def remove_server(self, server_id: str) -> None:

@@ -4,8 +4,10 @@ All state is one append-only journal of lines `{"id": ..., "power": ...}`, repla
 one short write, so thousands of servers can be made in a second; a line that a crash cut off is ignored.
 """
 
+import asyncio
 import io
 import socket
+import struct
 from pathlib import Path
 
 import msgspec
@@ -114,9 +116,21 @@ class SimulatedHypervisor:
     async def detach_nic(self, server_id: str, port_id: str) -> None:
         """No effect: a record has no cards."""
 
+    async def snapshot(self, server_id: str) -> Path:
+        """An empty disk: there is no other."""
+        self._known(server_id)
+        file = self._snapshot(server_id)
+        await asyncio.to_thread(_write_empty_qcow2, file)
+        return file
+
+    async def remove_disk(self, server_id: str) -> None:
+        """Unknown server: no effect."""
+        await self.ensure_stopped(server_id)
+
     async def remove_server(self, server_id: str) -> None:
         """Unknown server: no effect."""
         if server_id in self._servers:
+            self._snapshot(server_id).unlink(missing_ok=True)
             self._record(Entry(server_id))
 
     async def observe(self) -> dict[str, ServerState]:
@@ -139,6 +153,9 @@ class SimulatedHypervisor:
         self._known(server_id)
         raise HypervisorError(f"server {server_id} is simulated: it has no screen")
 
+    def _snapshot(self, server_id: str) -> Path:
+        return self._file.with_name(f"{server_id}.snapshot.qcow2")
+
     def _set(self, server_id: str, power: Power) -> None:
         self._record(Entry(server_id, self._known(server_id).name, power))
 
@@ -151,3 +168,18 @@ class SimulatedHypervisor:
     def _running(self, server_id: str) -> None:
         if self._known(server_id).power not in ("running", "paused"):
             raise HypervisorError(f"server {server_id} does not run on this host")
+
+
+def _write_empty_qcow2(file: Path) -> None:
+    """A disk of 1 MiB without data. Clusters of 64 KiB: header, table of reference counts, their one block, L1 table."""
+    cluster = 1 << 16
+    header = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, 1 << 20, 0, 1, 3 * cluster, cluster, 1, 0, 0
+    )  # fmt: skip
+    with file.open("wb") as disk:
+        disk.write(header)
+        disk.seek(cluster)
+        disk.write(struct.pack(">Q", 2 * cluster))
+        disk.seek(2 * cluster)
+        disk.write(struct.pack(">4H", 1, 1, 1, 1))
+        disk.truncate(4 * cluster)

@@ -79,12 +79,12 @@ async def create_server(ctx: Ctx) -> Any:
     reservation = f"r-{secrets.token_hex(4)}"
 
     def unit(tx: Connection) -> list[Server]:
-        flavor = _flavor(tx, ctx, body.asked_flavor)
-        _check_flavor(flavor, wish.image)
-        pair = _keypair(tx, ctx, body.key_name)
+        flavor = wanted_flavor(tx, ctx, body.asked_flavor)
+        check_flavor(flavor, wish.image)
+        pair = wanted_keypair(tx, ctx, body.key_name)
         project = ctx.caller.project_id or ""
         check_servers(tx, project, wish.count, flavor.vcpus * wish.count, flavor.ram * wish.count)
-        _check_metadata(tx, project, body.asked_metadata)
+        check_metadata(tx, project, body.asked_metadata)
         _check_ports(tx, wish)
         group = _server_group(tx, ctx, wish.server_group)
         made = []
@@ -137,7 +137,7 @@ async def _look_up(ctx: Ctx, body: Any, hints: dict[str, Any]) -> Wish:
     if count > 1 and any(not own or request.fixed_ip for request, _, own in ports):
         raise Invalid("Unable to launch multiple instances with a single configured port ID or fixed address.")
     node, zone = _destination(ctx, body)
-    _check_user_data(body.asked_user_data)
+    check_user_data(body.asked_user_data)
     if given.get("personality"):
         raise Invalid("Personality files are not served here; user_data and metadata are.")
     group = hints.get("group")
@@ -145,8 +145,13 @@ async def _look_up(ctx: Ctx, body: Any, hints: dict[str, Any]) -> Wish:
         raise Invalid(f"Invalid input for scheduler hint group: {group}")
     return Wish(
         body=body, image=image, ports=ports, groups=groups, group_names=group_names, count=count, node=node, zone=zone,
-        server_group=group, password=given.get("admin_password") or secrets.token_urlsafe(9)[:PASSWORD_LENGTH],
+        server_group=group, password=given.get("admin_password") or make_password(),
     )  # fmt: skip
+
+
+def make_password() -> str:
+    """A password for a server whose owner has named none."""
+    return secrets.token_urlsafe(9)[:PASSWORD_LENGTH]
 
 
 def _count(given: dict[str, Any]) -> int:
@@ -172,6 +177,11 @@ async def _image(ctx: Ctx, body: Any) -> ImageInfo:
     ref = body.asked_image or mapped
     if not ref:
         raise Invalid("Invalid imageRef provided: a server boots from an image here.")
+    return await find_image(ctx, ref)
+
+
+async def find_image(ctx: Ctx, ref: str) -> ImageInfo:
+    """The image that a reference names; Invalid if servers cannot boot from it."""
     image_id = ref.rstrip("/").rpartition("/")[2]
     try:
         image = await ctx.service.images.show(ctx.caller, image_id)
@@ -273,7 +283,8 @@ def _destination(ctx: Ctx, body: Any) -> tuple[str | None, str | None]:
     return wanted or node or None, zone or None
 
 
-def _check_user_data(text: str | None) -> None:
+def check_user_data(text: str | None) -> None:
+    """Refuse what is no base64."""
     try:
         base64.b64decode(text or "", validate=True)
     except (binascii.Error, ValueError):
@@ -283,14 +294,16 @@ def _check_user_data(text: str | None) -> None:
 # ---- what is checked and written in the transaction ---------------------------------------------------------------------
 
 
-def _flavor(tx: Connection, ctx: Ctx, ref: str) -> Flavor:
+def wanted_flavor(tx: Connection, ctx: Ctx, ref: str) -> Flavor:
+    """The flavor that a reference names."""
     try:
         return get_flavor(tx, ctx, ref.rstrip("/").rpartition("/")[2])
     except NotFound as error:
         raise Invalid(error.message) from None
 
 
-def _check_flavor(flavor: Flavor, image: ImageInfo) -> None:
+def check_flavor(flavor: Flavor | FlavorCopy, image: ImageInfo) -> None:
+    """Refuse a flavor that the image does not fit in."""
     if image.min_ram > flavor.ram:
         raise Invalid("Flavor's memory is too small for requested image.")
     if flavor.disk and image.min_disk > flavor.disk:
@@ -301,7 +314,8 @@ def _check_flavor(flavor: Flavor, image: ImageInfo) -> None:
                       f"{image.virtual_size} bytes.")  # fmt: skip
 
 
-def _keypair(tx: Connection, ctx: Ctx, name: str | None) -> Keypair | None:
+def wanted_keypair(tx: Connection, ctx: Ctx, name: str | None) -> Keypair | None:
+    """The caller's key pair with this name, if one was named."""
     if name is None:
         return None
     try:
@@ -310,7 +324,8 @@ def _keypair(tx: Connection, ctx: Ctx, name: str | None) -> Keypair | None:
         raise Invalid("Invalid key_name provided.") from None
 
 
-def _check_metadata(tx: Connection, project: str, metadata: dict[str, str]) -> None:
+def check_metadata(tx: Connection, project: str, metadata: dict[str, str]) -> None:
+    """Refuse more keys and values than the quota allows."""
     if not metadata:
         return
     limit = quota.limits(tx, "compute", project, DEFAULTS)["metadata_items"]
@@ -357,13 +372,14 @@ def _server(
         instance_name=f"instance-{server_id[:8]}", reservation_id=reservation, launch_index=index,
         hostname=_asked_name(body.given()) or host_name(name, server_id), user_data=body.asked_user_data or None,
         description=body.given().get("description"), tags=list(dict.fromkeys(body.given().get("asked_tags", ()))),
-        image_id=wish.image.id, image_format=wish.image.disk_format, flavor=_copy(flavor), flavor_id=flavor.id,
+        image_id=wish.image.id, image_format=wish.image.disk_format, flavor=copy_flavor(flavor), flavor_id=flavor.id,
         vcpus=flavor.vcpus, memory_mb=flavor.ram, disk_gb=flavor.disk, groups=groups,
         asked_node=wish.node, pinned_zone=wish.zone, group_id=group, **access_addresses(body.given()),
     )  # fmt: skip
 
 
-def _copy(flavor: Flavor) -> FlavorCopy:
+def copy_flavor(flavor: Flavor) -> FlavorCopy:
+    """What a server keeps of its flavor."""
     return FlavorCopy(
         flavor.id, flavor.name, flavor.vcpus, flavor.ram, flavor.disk, flavor.ephemeral, flavor.swap, flavor.extra_specs
     )

@@ -50,20 +50,21 @@ class Remover:
     def __init__(self, compute: "ComputeRuntime") -> None:
         self.compute = compute
 
-    async def _clear(self, server_id: str, ports: list[ServerPort]) -> None:
+    async def _clear(self, server: Server, ports: list[ServerPort]) -> None:
         compute = self.compute
-        await compute.hypervisor.remove_server(server_id)
+        await compute.snapshots.drop(server)
+        await compute.hypervisor.remove_server(server.id)
         for port in ports:
             if port.own:
                 await compute.network.delete_port(port.port_id)
             else:
-                await compute.network.unbind(port.port_id, server_id)
-        await compute.placement.release(server_id)
+                await compute.network.unbind(port.port_id, server.id)
+        await compute.placement.release(server.id)
 
     async def delete(self, operation: Operation) -> Finish:
         """Leave nothing of the server but its row, which is kept for lists of changes."""
         server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
-        await self._clear(server.id, ports)
+        await self._clear(server, ports)
 
         def finish(tx: Connection) -> None:
             moment = now()
@@ -81,7 +82,7 @@ class Remover:
     async def abandon(self, operation: Operation) -> Finish:
         """Give back what a failed build took; the row stays, in ERROR."""
         server, ports = await self.compute.kernel.db.read(load_server, operation.resource_id)
-        await self._clear(server.id, ports)
+        await self._clear(server, ports)
 
         def finish(tx: Connection) -> None:
             forget_addresses(tx, server.id)

@@ -38,7 +38,7 @@ async def _power(
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
-        _check_launched(server, verb)
+        check_launched(server, verb)
         check_state(server, verb, vm_states)
         begin(tx, ctx, server, kind, action, task_state=task)
 
@@ -46,7 +46,8 @@ async def _power(
     return Response(202)
 
 
-def _check_launched(server: Server, verb: str) -> None:
+def check_launched(server: Server, verb: str) -> None:
+    """Refuse what a server that never ran cannot do."""
     if server.launched_at is None and server.vm_state != "building":
         raise Conflict(f"Cannot '{verb}' instance {server.id} which has never been active")
 
@@ -78,7 +79,7 @@ async def reboot_server(ctx: Ctx, id: str, body: Reboot) -> Response:
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
         check_lock(ctx, server)
-        _check_launched(server, "reboot")
+        check_launched(server, "reboot")
         check_state(server, "reboot", REBOOTABLE if hard else ("active",), HARD_TASKS if hard else (None, "rebooting"))
         task = "rebooting_hard" if hard else "rebooting"
         begin(tx, ctx, server, "server.reboot", "reboot", args={"hard": hard}, task_state=task)

@@ -120,10 +120,16 @@ STATUS = {
     "building": "BUILD",
     "stopped": "SHUTOFF",
     "paused": "PAUSED",
+    "resized": "VERIFY_RESIZE",
     "error": "ERROR",
     "deleted": "DELETED",
 }
-TASK_STATUS = {"rebooting": "REBOOT", "reboot_started": "REBOOT", "rebooting_hard": "HARD_REBOOT"}
+TASK_STATUS = {
+    "rebooting": "REBOOT", "reboot_started": "REBOOT", "rebooting_hard": "HARD_REBOOT",
+    "rebuilding": "REBUILD", "rebuild_spawning": "REBUILD",
+    "resize_prep": "RESIZE", "resize_migrating": "RESIZE", "resize_finish": "RESIZE",
+    "resize_reverting": "REVERT_RESIZE",
+}  # fmt: skip
 PROGRESS = {"active": 100, "building": 0}
 EVERY_STATUS = frozenset({*STATUS.values(), *TASK_STATUS.values()})
 
@@ -298,6 +304,8 @@ class Server(Resource, table="compute_server", path="/v2.1/servers"):
     group_id: Str255 | None = hidden("The server group it is in.", None)
     locked_by: Str255 | None = hidden("`owner` or `admin`.", None)
     asked_node: Str255 | None = hidden("The host an admin asked for.", None)
+    image_in_making: Id | None = hidden("The image that is being made of its disk.", None)
+    old_flavor: FlavorCopy | None = hidden("The flavor it had before it was resized, until that is confirmed.", None)
     deleted_at: Time | None = hidden("When it was deleted; such rows are kept for lists of changes.", None, index=True)
     base_url: str = hidden("The root of the API as the caller reached it.", "", stored=False)
 

@@ -14,11 +14,9 @@ RULE = "cumulet:compute:unserved"
 
 NEVER: Version = (99, 999)
 ACTIONS: tuple[tuple[str, str, Version], ...] = (
-    ("rebuild", "Rebuilding", NEVER),
     ("resize", "Resizing", NEVER),
     ("confirmResize", "Resizing", NEVER),
     ("revertResize", "Resizing", NEVER),
-    ("createImage", "Making an image of", NEVER),
     ("createBackup", "Backing up", NEVER),
     ("rescue", "Rescuing", NEVER),
     ("unrescue", "Rescuing", NEVER),

@@ -1,7 +1,8 @@
 """The `qemu` hypervisor driver: real virtual machines, one detached QEMU process each, spoken to over QMP.
 
     directory/base/<image id>.<format>   images that disks are children of
-    directory/servers/<server id>/       disk.qcow2, config.iso, console.log, qemu.log, qemu.pid, spec.json, sockets
+    directory/servers/<server id>/       disk.qcow2, config.iso, console.log, qemu.log, qemu.pid, spec.json, sockets;
+                                         snapshot.qcow2 while an image is made of it
 
 Machines outlive the program. At `start` they are found again by their arguments (`process.running`) and adopted, so a
 crash at any instant leaves no machine unknown; a folder without a machine is a server that is shut down.
@@ -26,7 +27,7 @@ from cumulet.core.tasks import in_thread
 
 from .. import HostInfo, HypervisorError, Nic, PowerListener, ServerSpec, ServerState, Taps
 from ..kvm import Probe
-from . import card, cgroup, config_drive, disk, host, process, virtualization
+from . import card, cgroup, config_drive, disk, host, process, snapshot, virtualization
 from .command import command_line
 from .console import read_console, trim_console
 from .machine import Machine
@@ -171,6 +172,18 @@ class QemuHypervisor:
                     if not machine.ended.is_set():  # else the card went with the machine
                         raise
                 await asyncio.to_thread(self._record_nics, server_id, port_id, None)
+
+    async def snapshot(self, server_id: str) -> Path:
+        """The root disk as it is at one moment, as a qcow2 file without a parent, which the caller removes when done with
+        it. Asked again it is made anew; it goes with the server. HypervisorError for a server that has no disk."""
+        async with self._locked(server_id):
+            return await snapshot.take(self._folder(server_id), self._machines.get(server_id))
+
+    async def remove_disk(self, server_id: str) -> None:
+        """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
+        async with self._locked(server_id):
+            await self._stop_machine(server_id, 0)
+            (self._servers / server_id / "disk.qcow2").unlink(missing_ok=True)
 
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
