@@ -177,3 +177,32 @@ async def test_a_snapshot_of_a_running_server_is_its_disk(driver: Hypervisor, di
     again = server(file, root=RootDisk(str(file), "qcow2", "snapshot"))
     await driver.ensure_server(again)
     await guest_up(driver, again.id)
+
+
+async def test_a_disk_grows_and_can_be_had_back(driver: Hypervisor, kind: str, image: Path, directory: Path) -> None:
+    spec = server(image)
+    await driver.ensure_server(spec)
+    await driver.ensure_stopped(spec.id, grace=0)
+    folder = directory / "servers" / spec.id
+
+    def size() -> int:
+        return disk.virtual_size(folder / "disk.qcow2", "qcow2") if kind == "qemu" else 0
+
+    before = size()
+    for gigabytes in (1, 1, 2):
+        await driver.grow_disk(spec.id, gigabytes)
+    assert kind != "qemu" or size() == 2 * disk.GIB
+    assert (await driver.ensure_server(replace(spec, memory_mb=48))).power == "running"
+    await driver.ensure_stopped(spec.id, grace=0)
+    for _ in range(2):
+        await driver.restore_disk(spec.id)
+        assert size() == before
+    await driver.grow_disk(spec.id, 1)
+    for _ in range(2):
+        await driver.drop_kept_disk(spec.id)
+        await driver.restore_disk(spec.id)
+    assert kind != "qemu" or size() == disk.GIB
+    assert (await driver.ensure_server(spec)).power == "running"
+    if kind == "qemu":
+        with pytest.raises(HypervisorError, match="runs"):
+            await driver.grow_disk(spec.id, 4)

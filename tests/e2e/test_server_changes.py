@@ -1,4 +1,4 @@
-"""What changes a real server while it lives: network cards, images of its disk, a new disk."""
+"""What changes a real server while it lives: network cards, images of its disk, a new disk, another size."""
 
 import re
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.root, pytest.mark.qemu, pytest.mark.guest, pytest.mark
 class Site:
     """A project's network with SSH let in, behind the external network, and what is made there."""
 
-    def __init__(self, sdk: Any, key: Path) -> None:
+    def __init__(self, sdk: Any, admin: Any, key: Path) -> None:
         self.sdk = sdk
+        self.admin = admin
         self.key = key
         network = self.sdk.network
         self.group = network.create_security_group(name="changes").id
@@ -62,7 +63,11 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(real_cloud: ProcessCloud, tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site(real_cloud.connect("cumulet-demo"), make_key(tmp_path_factory.mktemp("keys") / "id_ed25519"))
+    return Site(
+        real_cloud.connect("cumulet-demo"),
+        real_cloud.connect("cumulet"),
+        make_key(tmp_path_factory.mktemp("keys") / "id_ed25519"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +141,34 @@ def test_a_stopped_server_is_rebuilt_from_an_image_of_itself(site: Site, server:
     site.wait_status(server_id, "ACTIVE")
     guest.wait()
     assert guest.run("cat note") == "first"
+
+
+def size(guest: Guest) -> tuple[int, int]:
+    """(MiB of memory, GiB of disk) as the guest sees them, roughly."""
+    memory = re.search(r"MemTotal: +(\d+)", guest.run("cat /proc/meminfo"))
+    assert memory is not None
+    return int(memory[1]) // 1024, int(guest.run("cat /sys/block/vda/size")) >> 21
+
+
+def test_a_server_is_resized_and_reverted_and_resized_for_good(site: Site, server: tuple[str, Guest]) -> None:
+    server_id, guest = server
+    admin = site.admin.compute
+    flavor = admin.create_flavor(name="grown", ram=256, vcpus=1, disk=2)
+    guest.run("echo kept > note; sync")
+    memory, disk = size(guest)
+    assert memory < 128 and disk == 1
+    for reverted in (True, False):
+        site.sdk.compute.resize_server(server_id, flavor.id)
+        site.wait_status(server_id, "VERIFY_RESIZE")
+        guest.wait()
+        memory, disk = size(guest)
+        assert 128 < memory < 256 and disk == 2 and guest.run("cat note") == "kept"
+        if reverted:
+            site.sdk.compute.revert_server_resize(server_id)
+            site.wait_status(server_id, "ACTIVE")
+            guest.wait()
+            memory, disk = size(guest)
+            assert memory < 128 and disk == 1 and guest.run("cat note") == "kept"
+    site.sdk.compute.confirm_server_resize(server_id)
+    site.wait_status(server_id, "ACTIVE")
+    assert site.sdk.compute.get_server(server_id).flavor["ram"] == 256

@@ -194,6 +194,20 @@ class FakePlacement:
             self.claims[consumer_id] = dict(resources)
         return self.name
 
+    async def resize(self, consumer_id: str, keeper_id: str, resources: Mapping[str, int]) -> None:
+        if keeper_id not in self.claims:
+            old = self.claims.pop(consumer_id)
+            self.claims[keeper_id] = old
+            try:
+                await self.claim(consumer_id, "", "", resources)
+            except NoCandidate:
+                self.claims[consumer_id] = self.claims.pop(keeper_id)
+                raise
+
+    async def take_back(self, consumer_id: str, keeper_id: str) -> None:
+        if keeper_id in self.claims:
+            self.claims[consumer_id] = self.claims.pop(keeper_id)
+
     async def release(self, consumer_id: str) -> None:
         self.claims.pop(consumer_id, None)
 
@@ -290,6 +304,15 @@ class FakeHypervisor:
         self.disks.pop(server_id, None)
         if server_id in self.machines:
             self._power(server_id, "shutdown")
+
+    async def grow_disk(self, server_id: str, size_gb: int) -> None:
+        await self._enter("grow_disk")
+
+    async def restore_disk(self, server_id: str) -> None:
+        await self._enter("restore_disk")
+
+    async def drop_kept_disk(self, server_id: str) -> None:
+        await self._enter("drop_kept_disk")
 
     async def remove_server(self, server_id: str) -> None:
         self.calls.append("remove_server")

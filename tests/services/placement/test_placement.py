@@ -219,6 +219,38 @@ async def test_claims(placement: PlacementRuntime) -> None:
     assert await placement.claim(new_id(), "p", "u", {"VCPU": 1}, only="host") == "host"
 
 
+async def test_another_size_is_held_beside_the_old_one(placement: PlacementRuntime) -> None:
+    await placement.ensure_provider("0" * 8, "host", {"VCPU": Inventory(total=6), "DISK_GB": Inventory(total=5)})
+    server, keeper = new_id(), new_id()
+    await placement.claim(server, "p", "u", {"VCPU": 2, "DISK_GB": 1})
+    with pytest.raises(NoCandidate):
+        await placement.resize(server, keeper, {"VCPU": 5, "DISK_GB": 1})
+    assert await _free(placement) == 4, "what was refused has changed nothing"
+    for _ in range(2):
+        await placement.resize(server, keeper, {"VCPU": 3, "DISK_GB": 0})
+        assert await _free(placement) == 1
+    for _ in range(2):
+        await placement.take_back(server, keeper)
+        assert await _free(placement) == 4
+    await placement.resize(server, keeper, {"VCPU": 3})
+    await placement.release(keeper)
+    await placement.take_back(server, keeper)
+    assert await _free(placement) == 3
+
+
+async def _free(placement: PlacementRuntime) -> int:
+    """How many processors can still be claimed."""
+    for amount in range(6, 0, -1):
+        consumer = new_id()
+        try:
+            await placement.claim(consumer, "p", "u", {"VCPU": amount})
+        except NoCandidate:
+            continue
+        await placement.release(consumer)
+        return amount
+    return 0
+
+
 async def test_limits_of_size(placement: PlacementRuntime) -> None:
     limits = Inventory(total=100, min_unit=4, max_unit=20, step_size=4)
     await placement.ensure_provider("0" * 8, "host", {"VCPU": limits})

@@ -84,7 +84,7 @@ async def _url(ctx: Ctx, id: str, kind: str) -> str:
 
     def unit(tx: Connection) -> None:
         server = get_server(tx, ctx, id)
-        if server.vm_state not in ("active", "paused"):
+        if server.vm_state not in ("active", "paused", "resized"):
             raise Conflict(f"Instance {id} is not ready")
         db.remove_where(tx, ConsoleToken, ConsoleToken.table.c.expires_at < now())
         db.insert(tx, ConsoleToken(token_hash=_hash(token), server_id=id, expires_at=later(LIFETIME)))

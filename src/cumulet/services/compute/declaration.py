@@ -25,6 +25,7 @@ from cumulet.services.compute.server import (
     password,
     power,
     rebuild,
+    resize,
     resource,
     show,
     snapshot,
@@ -33,7 +34,7 @@ from cumulet.services.compute.server import (
 
 MODULES = (
     version, flavor, keypair, quota, server_group, host, old_host, console, create, show, delete, power, lock, metadata,
-    interface, snapshot, rebuild, instance_action, fixed_ip, password, security_group, unserved, retired,
+    interface, snapshot, rebuild, resize, instance_action, fixed_ip, password, security_group, unserved, retired,
 )  # fmt: skip
 
 SERVICE = Service(

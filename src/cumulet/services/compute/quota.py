@@ -65,7 +65,7 @@ def check_servers(tx: Connection, project_id: str, instances: int, cores: int, r
     if all(allowed[n] == quota.UNLIMITED for n in wanted):
         return
     used = usage(tx, project_id)
-    over = [n for n in wanted if allowed[n] != quota.UNLIMITED and used[n] + wanted[n] > allowed[n]]
+    over = [n for n in wanted if wanted[n] and allowed[n] != quota.UNLIMITED and used[n] + wanted[n] > allowed[n]]
     if over:
         listed = ", ".join(over)
         requested = ", ".join(str(wanted[n]) for n in over)

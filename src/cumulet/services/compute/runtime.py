@@ -19,6 +19,7 @@ from cumulet.services.compute.server.delete import Remover
 from cumulet.services.compute.server.interface import Cards
 from cumulet.services.compute.server.power import Power
 from cumulet.services.compute.server.rebuild import Rebuilder
+from cumulet.services.compute.server.resize import Resizer
 from cumulet.services.compute.server.snapshot import Snapshots
 from cumulet.services.compute.server.state import break_down, give_up
 from cumulet.services.image.interface import Images
@@ -86,6 +87,7 @@ class ComputeRuntime:
         add("server.snapshot", self.snapshots.take, on_failure=self.snapshots.failed, attempts=3)
         add("server.discard_image", self.snapshots.discard)
         add("server.rebuild", Rebuilder(self).rebuild, on_failure=break_down, attempts=3)
+        Resizer(self).register()
         add("server.attach_port", cards.attach, on_failure=cards.attach_failed, attempts=2)
         add("server.detach_port", cards.detach, on_failure=cards.detach_failed, attempts=3)
 

@@ -36,3 +36,12 @@ class Placement(Protocol):
     async def release(self, consumer_id: str) -> None:
         """Give back all that the consumer holds. Nothing held: no effect."""
         ...
+
+    async def resize(self, consumer_id: str, keeper_id: str, resources: Mapping[str, int]) -> None:
+        """Hand all that the consumer holds to `keeper_id`, and take `resources` for the consumer from the same provider, in
+        one transaction. Done already (the keeper holds something): no effect. Raises NoCandidate."""
+        ...
+
+    async def take_back(self, consumer_id: str, keeper_id: str) -> None:
+        """Have the consumer hold what the keeper keeps, and no more. The keeper keeps nothing: no effect."""
+        ...

@@ -44,6 +44,12 @@ class PlacementRuntime:
     async def release(self, consumer_id: str) -> None:
         await self.kernel.db.run(drop, consumer_id)
 
+    async def resize(self, consumer_id: str, keeper_id: str, resources: Mapping[str, int]) -> None:
+        await self.kernel.db.run(_resize, consumer_id, keeper_id, {n: a for n, a in resources.items() if a > 0})
+
+    async def take_back(self, consumer_id: str, keeper_id: str) -> None:
+        await self.kernel.db.run(_take_back, consumer_id, keeper_id)
+
 
 def _ensure_provider(tx: Connection, uuid: str, name: str, wanted: dict[str, Amounts]) -> None:
     row = tx.execute(select(t.providers).where(t.providers.c.uuid == uuid)).first() or insert_provider(tx, uuid, name)
@@ -67,6 +73,32 @@ def _claim(tx: Connection, consumer: str, owner: dict[str, str], resources: dict
     best = fitting[0] if len(fitting) == 1 else min(fitting, key=lambda row: _fullness(tx, row.uuid))
     give(tx, consumer, {best.uuid: resources}, owner)
     return str(best.name)
+
+
+def _resize(tx: Connection, consumer: str, keeper: str, resources: dict[str, int]) -> None:
+    if held(tx, keeper):
+        return
+    mine = held(tx, consumer)
+    owner = _owner(tx, consumer)
+    drop(tx, consumer)
+    give(tx, keeper, mine, {**owner, "consumer_type": "MIGRATION"})
+    if not with_room(tx, [t.provider(tx, uuid) for uuid in mine], resources):
+        raise NoCandidate("the host has no room for the new size beside the old one")
+    give(tx, consumer, {next(iter(mine)): resources}, owner)
+
+
+def _take_back(tx: Connection, consumer: str, keeper: str) -> None:
+    kept = held(tx, keeper)
+    if kept:
+        owner = {**_owner(tx, keeper), "consumer_type": "INSTANCE"}
+        drop(tx, consumer)
+        drop(tx, keeper)
+        give(tx, consumer, kept, owner)
+
+
+def _owner(tx: Connection, consumer: str) -> dict[str, str]:
+    row = tx.execute(select(t.consumers).where(t.consumers.c.uuid == consumer)).one()
+    return {"project_id": row.project_id, "user_id": row.user_id, "consumer_type": row.consumer_type}
 
 
 def _fullness(tx: Connection, uuid: str) -> float:

@@ -132,6 +132,18 @@ class Hypervisor(Protocol):
         """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
         ...
 
+    async def grow_disk(self, server_id: str, size_gb: int) -> None:
+        """Have the root disk of a server that is off be at least so large; as it was it is kept aside, once."""
+        ...
+
+    async def restore_disk(self, server_id: str) -> None:
+        """Put what `grow_disk` kept aside back, for a server that is off. Nothing kept: no effect."""
+        ...
+
+    async def drop_kept_disk(self, server_id: str) -> None:
+        """Remove what `grow_disk` kept aside. Nothing kept: no effect."""
+        ...
+
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
         ...

@@ -127,6 +127,15 @@ class SimulatedHypervisor:
         """Unknown server: no effect."""
         await self.ensure_stopped(server_id)
 
+    async def grow_disk(self, server_id: str, size_gb: int) -> None:
+        """No effect: a record has no disk."""
+
+    async def restore_disk(self, server_id: str) -> None:
+        """No effect: a record has no disk."""
+
+    async def drop_kept_disk(self, server_id: str) -> None:
+        """No effect: a record has no disk."""
+
     async def remove_server(self, server_id: str) -> None:
         """Unknown server: no effect."""
         if server_id in self._servers:

@@ -119,7 +119,7 @@ def _drop_port(tx: Connection, operations: Operations, server_id: str, port_id: 
     if port is None:
         return
     server = db.get(tx, Server, server_id)
-    if server.vm_state in ("active", "paused", "stopped") and server.task_state != "deleting":
+    if server.vm_state in ("active", "paused", "stopped", "resized") and server.task_state != "deleting":
         queue_detach(tx, operations, port)
     db.remove_where(tx, ServerPort, columns.port_id == port_id)
 

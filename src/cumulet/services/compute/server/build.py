@@ -15,7 +15,7 @@ from cumulet.core.types import now
 from cumulet.services.compute.drivers import Nic, RootDisk, ServerSpec
 from cumulet.services.compute.metadata import config_drive
 from cumulet.services.compute.server.addresses import cache_addresses
-from cumulet.services.compute.server.resource import Server, ServerPort
+from cumulet.services.compute.server.resource import FlavorCopy, Server, ServerPort
 from cumulet.services.compute.server.state import break_down, ports_of, queue, settle
 from cumulet.services.network.interface import NewPort, PortInfo
 from cumulet.services.placement.interface import NoCandidate
@@ -68,13 +68,9 @@ class Builder:
         return finish
 
     async def _claim(self, server: Server) -> str:
-        resources = {"VCPU": server.vcpus, "MEMORY_MB": server.memory_mb}
-        disk = server.flavor.disk + server.flavor.ephemeral + -(-server.flavor.swap // 1024)
-        if disk:
-            resources["DISK_GB"] = disk
         try:
             return await self.compute.placement.claim(
-                server.id, server.project_id, server.user_id, resources, only=server.asked_node
+                server.id, server.project_id, server.user_id, resources_of(server.flavor), only=server.asked_node
             )
         except NoCandidate:
             raise Permanent(NO_HOST) from None
@@ -130,6 +126,12 @@ class Builder:
         break_down(tx, operation, error)
         server = db.get(tx, Server, operation.resource_id)
         queue(tx, self.compute.kernel.operations, server, "server.abandon")
+
+
+def resources_of(flavor: FlavorCopy) -> dict[str, int]:
+    """What a server of this flavor takes of its host."""
+    disk = flavor.disk + flavor.ephemeral + -(-flavor.swap // 1024)
+    return {"VCPU": flavor.vcpus, "MEMORY_MB": flavor.ram, **({"DISK_GB": disk} if disk else {})}
 
 
 def nic(info: PortInfo) -> Nic:

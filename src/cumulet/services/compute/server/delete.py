@@ -14,6 +14,7 @@ from cumulet.services.compute.server.addresses import forget_addresses
 from cumulet.services.compute.server.build import load_server
 from cumulet.services.compute.server.instance_action import finished
 from cumulet.services.compute.server.password import forget_password
+from cumulet.services.compute.server.resize import keeper_of
 from cumulet.services.compute.server.resource import Server, ServerPort
 from cumulet.services.compute.server.state import begin, check_lock, get_server
 
@@ -59,6 +60,7 @@ class Remover:
                 await compute.network.delete_port(port.port_id)
             else:
                 await compute.network.unbind(port.port_id, server.id)
+        await compute.placement.release(keeper_of(server.id))
         await compute.placement.release(server.id)
 
     async def delete(self, operation: Operation) -> Finish:

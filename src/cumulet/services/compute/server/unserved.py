@@ -14,9 +14,6 @@ RULE = "cumulet:compute:unserved"
 
 NEVER: Version = (99, 999)
 ACTIONS: tuple[tuple[str, str, Version], ...] = (
-    ("resize", "Resizing", NEVER),
-    ("confirmResize", "Resizing", NEVER),
-    ("revertResize", "Resizing", NEVER),
     ("createBackup", "Backing up", NEVER),
     ("rescue", "Rescuing", NEVER),
     ("unrescue", "Rescuing", NEVER),

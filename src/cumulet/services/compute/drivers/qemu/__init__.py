@@ -183,7 +183,24 @@ class QemuHypervisor:
         """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
         async with self._locked(server_id):
             await self._stop_machine(server_id, 0)
-            (self._servers / server_id / "disk.qcow2").unlink(missing_ok=True)
+            self._disk(server_id).unlink(missing_ok=True)
+
+    async def grow_disk(self, server_id: str, size_gb: int) -> None:
+        """Have the root disk of a server that is off be at least so large; as it was it is kept aside, once."""
+        async with self._locked(server_id):
+            self._check_off(server_id)
+            await asyncio.to_thread(disk.grow, self._disk(server_id), size_gb)
+
+    async def restore_disk(self, server_id: str) -> None:
+        """Put what `grow_disk` kept aside back, for a server that is off. Nothing kept: no effect."""
+        async with self._locked(server_id):
+            self._check_off(server_id)
+            await asyncio.to_thread(disk.restore, self._disk(server_id))
+
+    async def drop_kept_disk(self, server_id: str) -> None:
+        """Remove what `grow_disk` kept aside. Nothing kept: no effect."""
+        async with self._locked(server_id):
+            await asyncio.to_thread(disk.kept(self._disk(server_id)).unlink, missing_ok=True)
 
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
@@ -355,6 +372,13 @@ class QemuHypervisor:
         if machine is None:
             raise HypervisorError(f"server {server_id} does not run on this host")
         return machine
+
+    def _check_off(self, server_id: str) -> None:
+        if server_id in self._machines:
+            raise HypervisorError(f"server {server_id} runs: its disk cannot be exchanged")
+
+    def _disk(self, server_id: str) -> Path:
+        return self._servers / server_id / "disk.qcow2"
 
     def _folder(self, server_id: str) -> Path:
         folder = self._servers / server_id

@@ -4,6 +4,7 @@ A base is a link to (or, across file systems, a copy of) the image store's file,
 qcow2 file over it. Each file appears under its name only when it is whole, so that a crash leaves nothing half made.
 """
 
+import contextlib
 import os
 import shutil
 import struct
@@ -87,6 +88,34 @@ def ensure_disk(disk: Path, bases: Path, root: RootDisk) -> None:
         package="qemu-utils",
     )
     new.rename(disk)
+
+
+def grow(disk: Path, size_gb: int) -> None:
+    """Make the disk this large, and keep it as it was in a copy. A copy that is there stays: it is the older one."""
+    wanted = size_gb * GIB
+    if not disk.exists() or virtual_size(disk, "qcow2") >= wanted:
+        return
+    copy = kept(disk)
+    if not copy.exists():
+        new = copy.with_suffix(".new")
+        try:
+            shutil.copyfile(disk, new)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            raise HypervisorError(f"the disk cannot be copied: {error}") from error
+        new.rename(copy)
+    run("qemu-img", "resize", "-q", "-f", "qcow2", str(disk), str(wanted), package="qemu-utils")
+
+
+def kept(disk: Path) -> Path:
+    """The copy of a disk from before it grew."""
+    return disk.with_name("disk-kept.qcow2")
+
+
+def restore(disk: Path) -> None:
+    """Put the copy back, if there is one."""
+    with contextlib.suppress(FileNotFoundError):
+        kept(disk).rename(disk)
 
 
 def run(program: str, *arguments: str, package: str) -> None:
