@@ -11,7 +11,6 @@ mount -t tmpfs tmpfs /dev/shm
 mount -o remount,rw /
 hostname -F /etc/hostname
 ip link set lo up
-sysctl -qw net.ipv4.ping_group_range='0 2147483647' # everybody may ping
 modprobe -a virtio_net virtio-rng button evdev 2>/dev/null # virtio-rng first: without entropy getrandom() stalls ssh
 /etc/net.up >/var/log/net.log 2>&1 &
 mdev -d # hotplug: /etc/mdev.conf
