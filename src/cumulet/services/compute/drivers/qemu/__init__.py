@@ -158,7 +158,7 @@ class QemuHypervisor:
             machine = self._machines.get(server_id)
             if machine is not None:
                 await card.plug(machine, nic, self._taps)
-                await asyncio.to_thread(self._record_nics, server_id, nic.port_id, nic)
+                await in_thread(self._record_nics, server_id, nic.port_id, nic)
 
     async def detach_nic(self, server_id: str, port_id: str) -> None:
         """Take the card from the running machine; returns once the guest has let go of it, HypervisorError if it does not.
@@ -171,7 +171,7 @@ class QemuHypervisor:
                 except HypervisorError:
                     if not machine.ended.is_set():  # else the card went with the machine
                         raise
-                await asyncio.to_thread(self._record_nics, server_id, port_id, None)
+                await in_thread(self._record_nics, server_id, port_id, None)
 
     async def snapshot(self, server_id: str) -> Path:
         """The root disk as it is at one moment, as a qcow2 file without a parent, which the caller removes when done with
