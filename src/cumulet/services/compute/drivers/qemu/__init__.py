@@ -183,7 +183,11 @@ class QemuHypervisor:
         """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
         async with self._locked(server_id):
             await self._stop_machine(server_id, 0)
-            (self._servers / server_id / "disk.qcow2").unlink(missing_ok=True)
+            await in_thread(self._remove_disk, server_id)
+
+    def _remove_disk(self, server_id: str) -> None:
+        (self._servers / server_id / "disk.qcow2").unlink(missing_ok=True)
+        self._remove_unused_base(server_id, _stored_spec(self._servers / server_id))
 
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
@@ -200,10 +204,16 @@ class QemuHypervisor:
         spec = _stored_spec(folder)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
-        if spec is not None:
-            with self._specs_kept:
-                if all(other.root.image_id != spec.root.image_id for other in self._stored_specs()):
-                    disk.remove_base(self._bases, spec.root)
+        self._remove_unused_base(server_id, spec)
+
+    def _remove_unused_base(self, server_id: str, spec: ServerSpec | None) -> None:
+        """Remove the base of a disk that is no more, unless another server has a disk over it."""
+        if spec is None:
+            return
+        with self._specs_kept:
+            others = (other for other in self._stored_specs() if other.id != server_id)
+            if all(other.root.image_id != spec.root.image_id for other in others):
+                disk.remove_base(self._bases, spec.root)
 
     async def observe(self) -> dict[str, ServerState]:
         """Every server this host holds anything of, running or not."""
