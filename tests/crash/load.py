@@ -80,13 +80,13 @@ class Load:
         assert not self.errors, self.errors
 
     def _client(self, dice: random.Random) -> None:
-        actions: list[tuple[Callable[[random.Random], None], int]] = [
-            (self._create_server, 6), (self._delete_server, 3), (self._power, 4), (self._create_floating_ip, 2),
-            (self._delete_floating_ip, 1), (self._create_side, 2), (self._delete_side, 1), (self._upload_image, 1),
-            (self._delete_image, 1),
-        ]  # fmt: skip
+        actions: dict[Callable[[random.Random], None], int] = {
+            self._create_server: 6, self._delete_server: 3, self._power: 4, self._attach: 1, self._remake: 2,
+            self._create_floating_ip: 2, self._delete_floating_ip: 1, self._create_side: 2, self._delete_side: 1,
+            self._upload_image: 1, self._delete_image: 1,
+        }  # fmt: skip
         while not self._stop.is_set():
-            (action,) = dice.choices([a for a, _ in actions], [weight for _, weight in actions])
+            (action,) = dice.choices(list(actions), list(actions.values()))
             try:
                 action(dice)
             except requests.RequestException:
@@ -135,6 +135,24 @@ class Load:
             action: dict[str, Any] = dice.choice([{"os-stop": None}, {"os-start": None}, {"reboot": {"type": "HARD"}}])
             path = f"/v2.1/servers/{dice.choice(victims)}/action"
             self._call("POST", "compute", path, action, good=(202, 409, 404))
+
+    def _remake(self, dice: random.Random) -> None:
+        """A new disk for a server, or an image of the one it has."""
+        if victims := self.servers.free():
+            rebuild = {"rebuild": {"imageRef": self.site.image_id}}
+            action = dice.choice([rebuild, {"createImage": {"name": f"snapshot{next(self._numbers)}"}}])
+            path = f"/v2.1/servers/{dice.choice(victims)}/action"
+            self._call("POST", "compute", path, action, good=(202, 409, 404))
+
+    def _attach(self, dice: random.Random) -> None:
+        """A second card. The guests here do not know how to let go of one: it stays as long as its server."""
+        if not (victims := self.servers.free()):
+            return
+        path = f"/v2.1/servers/{dice.choice(victims)}/os-interface"
+        cards = self._call("GET", "compute", path, good=(200, 404))
+        if cards and len(cards["interfaceAttachments"]) < 2:
+            body = {"interfaceAttachment": {"net_id": self.site.network_id}}
+            self._call("POST", "compute", path, body, good=(200, 404, 409))
 
     # ---- networks -------------------------------------------------------------------------------------------------------
 
@@ -233,6 +251,7 @@ class Load:
                 data = self.cloud.request("GET", "image", f"/v2/images/{image}/file").content
                 assert hashlib.md5(data).hexdigest() == checksum == images[image]["checksum"], f"image {image}"
         assert {i["status"] for i in images.values()} <= {"active", "queued"}
+        assert {i["status"] for i in images.values() if i.get("image_type") == "snapshot"} <= {"active"}
         return servers
 
 

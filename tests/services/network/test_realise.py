@@ -199,3 +199,28 @@ async def test_operations_on_one_network_do_not_overlap(net: Net) -> None:
     net.dataplane.ensure_network = slow  # type: ignore[method-assign]
     await asyncio.gather(*(net.runtime.realise([on["id"]]) for _ in range(5)))
     assert most == 1
+
+
+async def test_what_other_hands_changed_on_the_host_is_mended(net: Net) -> None:
+    network, _, _, router, public = await topology(net)
+    wanted = {**net.dataplane.networks}, {**net.dataplane.routers}
+    del net.dataplane.networks[network["id"]], net.dataplane.routers[router["id"]]
+    net.dataplane.networks["stranger"] = net.dataplane.networks[public]
+    await net.runtime.realiser.compare()
+    await net.settle()
+    assert (net.dataplane.networks, net.dataplane.routers) == wanted
+    net.dataplane.calls.clear()
+    net.dataplane.failures = 1  # something is amiss that a look does not show
+    await net.runtime.realiser.compare()
+    await net.settle()
+    failed = net.dataplane.calls[0]
+    assert net.dataplane.calls.count(failed) == 2, "what could not be made is tried again"
+    assert (await net.show("network", network["id"]))["status"] == "ACTIVE"
+
+
+async def test_what_failed_for_good_is_tried_again(net: Net) -> None:
+    network, *_ = await topology(net)
+    await net.kernel.db.run(lambda tx: tx.exec_driver_sql("UPDATE network_networks SET status='ERROR'"))
+    await net.runtime.realiser.compare()
+    await net.settle()
+    assert (await net.show("network", network["id"]))["status"] == "ACTIVE"

@@ -9,8 +9,11 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import BinaryIO
 
 from msgspec import Struct
+
+from cumulet.core.tasks import in_thread
 
 PIECE = 1 << 20
 """Bytes that are written, and hashed, at once: what an upload holds in memory."""
@@ -42,30 +45,31 @@ class Store:
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> Received:
         """Write the data to a temporary file, and sync it. Whatever goes wrong, no file stays."""
-        writer = await asyncio.to_thread(Writer, self.incoming / secrets.token_hex(16))
+        writer = Writer(self.incoming / secrets.token_hex(16))
         try:
+            await in_thread(writer.open)
             waiting, size = [], 0
             async for chunk in chunks:
                 waiting.append(chunk)
                 size += len(chunk)
                 if size >= PIECE:
-                    await asyncio.to_thread(writer.write, waiting)
+                    await in_thread(writer.write, waiting)
                     waiting, size = [], 0
-            return await asyncio.to_thread(writer.finish, waiting)
+            return await in_thread(writer.finish, waiting)
         except BaseException:
-            await asyncio.to_thread(writer.abandon)
+            await in_thread(writer.abandon)
             raise
 
     async def publish(self, received: Received, image_id: str) -> None:
         """Give the data its final name, durably."""
-        await asyncio.to_thread(self._publish, received.path, self.path(image_id))
+        await in_thread(self._publish, received.path, self.path(image_id))
 
     async def remove(self, image_id: str) -> None:
         """Remove the data of an image. Nothing there: no effect."""
         await self.drop(self.path(image_id))
 
     async def drop(self, path: Path) -> None:
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        await in_thread(path.unlink, missing_ok=True)
 
     def _publish(self, source: Path, path: Path) -> None:
         source.rename(path)
@@ -89,12 +93,16 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("xb")
+        self._file: BinaryIO | None = None
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha512 = hashlib.sha512()
         self._size = 0
 
+    def open(self) -> None:
+        self._file = self.path.open("xb")
+
     def write(self, chunks: list[bytes]) -> None:
+        assert self._file is not None, "it was opened"
         for chunk in chunks:
             self._file.write(chunk)
             self._md5.update(chunk)
@@ -104,10 +112,12 @@ class Writer:
     def abandon(self) -> None:
         """Leave no file."""
         self.path.unlink(missing_ok=True)
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def finish(self, chunks: list[bytes]) -> Received:
         self.write(chunks)
+        assert self._file is not None, "it was opened"
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()

@@ -4,6 +4,7 @@ touch(tx, ...)   in the unit of work that changes something: a durable operation
                  (`router:<id>`) that looks different now, unless one is queued already and has not begun to run
 the operation    reads the whole wanted state in one unit of work and has the driver make it so, or remove it
 start()          everything is made again, and what the host has beyond the database is removed
+compare()        from time to time: what differs is mended
 realise(ids)     the same for somebody who must wait for it (a server that is to be plugged in)
 
 Many who want the same network at the same time share one look at the database and one call of the driver: whoever comes
@@ -23,10 +24,9 @@ from cumulet.api.server import Server
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.operations import table as operations
-from cumulet.core.tasks import to_the_end
 from cumulet.core.types import now
 from cumulet.services.network import wanted
-from cumulet.services.network.drivers import Dataplane, Router
+from cumulet.services.network.drivers import Dataplane, DataplaneError, Router
 from cumulet.services.network.drivers.simulated import SimulatedDataplane
 from cumulet.services.network.floating_ip import FLOATING
 from cumulet.services.network.network import NETWORKS
@@ -38,6 +38,8 @@ from cumulet.services.network.security_group_rule import RULE
 log = logging.getLogger("cumulet.network")
 
 ATTEMPTS = 8
+EVERY = 300.0
+"""Seconds between two comparisons of the host with the database."""
 NET, ROUTER = "network.realise", "router.realise"
 PREFIX = {NET: "net:", ROUTER: "router:"}
 
@@ -85,16 +87,34 @@ class Realiser:
         seen = await self._dataplane.observe()
 
         def everything(tx: Connection) -> None:
-            used = select(PORTS.c.network_id).distinct()
-            networks = set(
-                tx.execute(select(NETWORKS.c.id).where(NETWORKS.c.id.in_(used) | NETWORKS.c.external)).scalars()
-            )
-            routers = set(tx.execute(select(ROUTERS.c.id)).scalars())
-            self._queue(tx, ROUTER, seen.routers - routers)
-            self._queue(tx, NET, networks | seen.networks)
+            networks, routers = _stored(tx)
+            self._queue(tx, ROUTER, seen.routers - routers.keys())
+            self._queue(tx, NET, networks.keys() | seen.networks)
             self._queue(tx, ROUTER, routers)
 
         await self._kernel.db.run(everything)
+
+    async def compare(self) -> None:
+        """Mend what differs from the database though nobody changed it there: what was ended or removed on the host by
+        other hands, and what could not be made when it was tried. What is as it should be costs a look."""
+        seen = await self._dataplane.observe()
+
+        def differences(tx: Connection) -> tuple[set[str], set[str]]:
+            networks, routers = _stored(tx)
+            bad = {key for key, status in [*networks.items(), *routers.items()] if status == "ERROR"}
+            self._queue(tx, ROUTER, seen.routers - routers.keys())
+            self._queue(tx, NET, (networks.keys() ^ seen.networks) | (networks.keys() & bad))
+            self._queue(tx, ROUTER, (routers.keys() - seen.routers) | (routers.keys() & bad))
+            return networks.keys() & seen.networks - bad, routers.keys() & seen.routers - bad
+
+        networks, routers = await self._kernel.db.run(differences)
+        for make, kind, ids in ((self.make_network, NET, networks), (self.make_router, ROUTER, routers)):
+            for one in sorted(ids):
+                try:
+                    await make(one)
+                except DataplaneError as error:
+                    log.warning("%s of %s: %s; it is tried again", kind, one, error)
+                    await self._kernel.db.run(self._queue, kind, [one])
 
     async def stop(self) -> None:
         """Let go of the metadata sockets; the networks stay as they are."""
@@ -138,12 +158,9 @@ class Realiser:
     # ---- doing it -------------------------------------------------------------------------------------------------------
 
     async def realise(self, network_ids: Sequence[str]) -> None:
-        """Return once these networks are on the host as they are stored. DataplaneError where they cannot be.
-
-        A caller that is superseded halfway (his server is deleted) leaves no network half made for the others on it.
-        """
+        """Return once these networks are on the host as they are stored. DataplaneError where they cannot be."""
         for network_id in network_ids:
-            await to_the_end(self.make_network(network_id))
+            await self.make_network(network_id)
 
     async def _run_network(self, operation: Operation) -> None:
         await self.make_network(operation.args["id"])
@@ -207,6 +224,14 @@ class Realiser:
         runner = self._listening.pop(network_id, None)
         if runner is not None:
             await self._server.close(runner)
+
+
+def _stored(tx: Connection) -> tuple[dict[str, str], dict[str, str]]:
+    """The networks that anything is on, and the routers: id -> status."""
+    used = NETWORKS.c.id.in_(select(PORTS.c.network_id).distinct()) | NETWORKS.c.external
+    networks = tx.execute(select(NETWORKS.c.id, NETWORKS.c.status).where(used))
+    routers = tx.execute(select(ROUTERS.c.id, ROUTERS.c.status))
+    return {row.id: row.status for row in networks}, {row.id: row.status for row in routers}
 
 
 def _made(tx: Connection, found: wanted.Wanted) -> None:

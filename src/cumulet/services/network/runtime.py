@@ -18,7 +18,7 @@ from cumulet.services.network.drivers import Dataplane
 from cumulet.services.network.interface import NetworkInfo, NewPort, PortInfo
 from cumulet.services.network.network import NETWORKS, Network
 from cumulet.services.network.port import PORTS, Port
-from cumulet.services.network.realise import AnswerMetadata, Realiser
+from cumulet.services.network.realise import EVERY, AnswerMetadata, Realiser
 from cumulet.services.network.security_group import GROUPS, SecurityGroup, default_group
 from cumulet.services.network.standard import change, charge, stamps
 from cumulet.services.network.subnet import Subnet, default_pools, parse_cidr
@@ -45,6 +45,7 @@ class NetworkRuntime:
 
     async def start(self) -> None:
         await self.realiser.start()
+        self.kernel.tasks.every("network: compare with the host", EVERY, self.realiser.compare)
 
     async def stop(self) -> None:
         await self.realiser.stop()

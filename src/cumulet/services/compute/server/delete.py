@@ -56,12 +56,16 @@ class Remover:
         await compute.snapshots.drop(server)
         await compute.hypervisor.remove_server(server.id)
         for port in ports:
-            if port.own:
-                await compute.network.delete_port(port.port_id)
-            else:
-                await compute.network.unbind(port.port_id, server.id)
+            await self.release_port(port.port_id, server.id, own=port.own)
         await compute.placement.release(keeper_of(server.id))
         await compute.placement.release(server.id)
+
+    async def release_port(self, port_id: str, server_id: str, *, own: bool) -> None:
+        """Take a port from a server: one that was made for it goes, another goes back to whom it belongs."""
+        if own:
+            await self.compute.network.delete_port(port_id)
+        else:
+            await self.compute.network.unbind(port_id, server_id)
 
     async def delete(self, operation: Operation) -> Finish:
         """Leave nothing of the server but its row, which is kept for lists of changes."""

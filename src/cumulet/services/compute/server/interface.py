@@ -24,7 +24,7 @@ from cumulet.services.compute.server.build import load_server, nic
 from cumulet.services.compute.server.create import find_network
 from cumulet.services.compute.server.instance_action import finished
 from cumulet.services.compute.server.resource import NetworkRequest, Server, ServerPort, Tag
-from cumulet.services.compute.server.state import begin, check_lock, check_state, get_server, ports_of
+from cumulet.services.compute.server.state import ALIVE, begin, check_lock, check_state, get_server, ports_of
 from cumulet.services.network.interface import PortInfo
 
 if TYPE_CHECKING:
@@ -131,7 +131,17 @@ async def attach_interface(ctx: Ctx, id: str, body: AttachBody) -> Any:
 
     server, port = await ctx.service.kernel.db.run(unit)
     info = await ctx.service.builder.ensure_port(server, port, ctx.service.hostname)
+    if not await ctx.service.kernel.db.read(_stays, id):
+        # Its delete may have looked for ports before this one was made.
+        await ctx.service.remover.release_port(port_id, id, own=own)
+        raise NotFound(message=f"Instance {id} could not be found.")
     return {"interfaceAttachment": _shown(ctx, info, port.tag)}
+
+
+def _stays(tx: Connection, id: str) -> bool:
+    """Whether a server is there and nobody is deleting it."""
+    server = db.first(tx, Server, Server.table.c.id == id, ALIVE)
+    return server is not None and server.task_state != "deleting"
 
 
 async def detach_interface(ctx: Ctx, id: str, port_id: str) -> Response:
@@ -173,11 +183,9 @@ class Cards:
         """The card out of the machine, then the port back to whom it belongs."""
         compute, server_id, gone = self.compute, operation.resource_id, operation.args["port_id"]
         await compute.hypervisor.detach_nic(server_id, gone)
+        # Forgotten last: a delete of the server that comes in between must still find it.
+        await compute.remover.release_port(gone, server_id, own=operation.args["own"])
         await compute.kernel.db.run(_forget, gone)
-        if operation.args["own"]:
-            await compute.network.delete_port(gone)
-        else:
-            await compute.network.unbind(gone, server_id)
         _, ports = await compute.kernel.db.read(load_server, server_id)
         return await self._settled(operation, ports)
 

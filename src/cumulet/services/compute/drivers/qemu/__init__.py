@@ -158,7 +158,7 @@ class QemuHypervisor:
             machine = self._machines.get(server_id)
             if machine is not None:
                 await card.plug(machine, nic, self._taps)
-                await asyncio.to_thread(self._record_nics, server_id, nic.port_id, nic)
+                await in_thread(self._record_nics, server_id, nic.port_id, nic)
 
     async def detach_nic(self, server_id: str, port_id: str) -> None:
         """Take the card from the running machine; returns once the guest has let go of it, HypervisorError if it does not.
@@ -171,7 +171,7 @@ class QemuHypervisor:
                 except HypervisorError:
                     if not machine.ended.is_set():  # else the card went with the machine
                         raise
-                await asyncio.to_thread(self._record_nics, server_id, port_id, None)
+                await in_thread(self._record_nics, server_id, port_id, None)
 
     async def snapshot(self, server_id: str) -> Path:
         """The root disk as it is at one moment, as a qcow2 file without a parent, which the caller removes when done with
@@ -183,24 +183,28 @@ class QemuHypervisor:
         """Pull the plug and remove the root disk: the next start makes a new one of its image. Gone already: no effect."""
         async with self._locked(server_id):
             await self._stop_machine(server_id, 0)
-            self._disk(server_id).unlink(missing_ok=True)
+            await in_thread(self._remove_disk, server_id)
+
+    def _remove_disk(self, server_id: str) -> None:
+        (self._servers / server_id / "disk.qcow2").unlink(missing_ok=True)
+        self._remove_unused_base(server_id, _stored_spec(self._servers / server_id))
 
     async def grow_disk(self, server_id: str, size_gb: int) -> None:
         """Have the root disk of a server that is off be at least so large; as it was it is kept aside, once."""
         async with self._locked(server_id):
             self._check_off(server_id)
-            await asyncio.to_thread(disk.grow, self._disk(server_id), size_gb)
+            await in_thread(disk.grow, self._disk(server_id), size_gb)
 
     async def restore_disk(self, server_id: str) -> None:
         """Put what `grow_disk` kept aside back, for a server that is off. Nothing kept: no effect."""
         async with self._locked(server_id):
             self._check_off(server_id)
-            await asyncio.to_thread(disk.restore, self._disk(server_id))
+            await in_thread(disk.restore, self._disk(server_id))
 
     async def drop_kept_disk(self, server_id: str) -> None:
         """Remove what `grow_disk` kept aside. Nothing kept: no effect."""
         async with self._locked(server_id):
-            await asyncio.to_thread(disk.kept(self._disk(server_id)).unlink, missing_ok=True)
+            await in_thread(disk.kept(self._disk(server_id)).unlink, missing_ok=True)
 
     async def remove_server(self, server_id: str) -> None:
         """Leave nothing behind: process, control group, sockets, disks. Unknown server: no effect."""
@@ -217,10 +221,16 @@ class QemuHypervisor:
         spec = _stored_spec(folder)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(folder)
-        if spec is not None:
-            with self._specs_kept:
-                if all(other.root.image_id != spec.root.image_id for other in self._stored_specs()):
-                    disk.remove_base(self._bases, spec.root)
+        self._remove_unused_base(server_id, spec)
+
+    def _remove_unused_base(self, server_id: str, spec: ServerSpec | None) -> None:
+        """Remove the base of a disk that is no more, unless another server has a disk over it."""
+        if spec is None:
+            return
+        with self._specs_kept:
+            others = (other for other in self._stored_specs() if other.id != server_id)
+            if all(other.root.image_id != spec.root.image_id for other in others):
+                disk.remove_base(self._bases, spec.root)
 
     async def observe(self) -> dict[str, ServerState]:
         """Every server this host holds anything of, running or not."""
