@@ -13,6 +13,9 @@ from cumulet import lock, preflight
 from cumulet.cli.options import with_settings
 from cumulet.config import Settings
 
+COLLECT = (20_000, 20, 20)
+"""When cyclic garbage is looked for. A list of a thousand servers makes a hundred thousand objects that live until it is
+sent: with Python's own 700 they were gone through over and over, which took longer than making them."""
 _STYLES = {"note": ("note", "blue"), "fallback": ("FALLBACK", "yellow"), "fatal": ("cannot start", "red")}
 
 
@@ -64,6 +67,7 @@ def _serve(settings: Settings, plan: preflight.Plan) -> int:
     from cumulet import program
 
     gc.freeze()
+    gc.set_threshold(*COLLECT)
     gc.enable()
     return _run(program.run(settings, plan=plan, announce=_announce))
 

@@ -13,6 +13,7 @@ before the look is served by it (a hundred servers built at once on one network 
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -40,6 +41,8 @@ log = logging.getLogger("cumulet.network")
 ATTEMPTS = 8
 EVERY = 300.0
 """Seconds between two comparisons of the host with the database."""
+LONG_LOOK, LONGEST_REST = 0.005, 0.25
+"""Seconds of reading from which a network is large, and that the next look at it is put off at most."""
 NET, ROUTER = "network.realise", "router.realise"
 PREFIX = {NET: "net:", ROUTER: "router:"}
 
@@ -75,6 +78,7 @@ class Realiser:
         self._locks: dict[str, asyncio.Lock] = {}
         self._coming: dict[str, asyncio.Task[None]] = {}  # by network: the next look, which has not begun
         self._making: set[asyncio.Task[None]] = set()
+        self._rested: dict[str, float] = {}  # by network: when (monotonic) the next look may begin
         self._known: dict[str, wanted.Known] = {}  # by network: the ports as they were read last
         self._present: set[str] = set()  # networks that were made in this life of the program
         self._listening: dict[str, Any] = {}
@@ -182,8 +186,9 @@ class Realiser:
 
     async def _make_network(self, network_id: str) -> None:
         async with self._lock(network_id):
+            await asyncio.sleep(max(0.0, self._rested.pop(network_id, 0.0) - time.monotonic()))
             del self._coming[network_id]  # from here on, what changes may be missed: the next one is for the next look
-            found = await self._kernel.db.read(wanted.network, network_id, self._known.get(network_id, {}))
+            found = await self._look(network_id)
             if found is None:
                 await self._hush(network_id)
                 await self._dataplane.remove_network(network_id)
@@ -199,6 +204,15 @@ class Realiser:
                 await self._hush(network_id)
         if found.internal_ports or found.failed:
             await self._kernel.db.run(_made, found)
+
+    async def _look(self, network_id: str) -> wanted.Wanted | None:
+        """Read what is wanted. Where that is much to read, the next look waits: it will serve more who want it."""
+        started = time.monotonic()
+        found = await self._kernel.db.read(wanted.network, network_id, self._known.get(network_id, {}))
+        ended = time.monotonic()
+        if ended - started > LONG_LOOK:
+            self._rested[network_id] = ended + min(3 * (ended - started), LONGEST_REST)
+        return found
 
     async def make_router(self, router_id: str) -> Finish | None:
         """Make the router on the host what is stored of it, and before it the networks of its legs."""
