@@ -21,6 +21,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from cumulet.core.errors import Unavailable
+
 from cumulet.core.db.writer import Writer
 
 P = ParamSpec("P")
@@ -112,6 +114,8 @@ class Database:
                 with connection.begin():
                     result = fn(connection, *args, **kwargs)
             except OperationalError as error:
+                if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                    raise Unavailable("The disk under the database is full.") from error
                 if attempt + 1 == TRIES or not _worth_retrying(error):
                     raise
                 continue
