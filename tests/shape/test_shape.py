@@ -157,6 +157,23 @@ def test_migrations_give_the_declared_schema() -> None:
         assert compare_metadata(ours, metadata) == []
 
 
+def test_migrations_of_each_owner_are_one_line() -> None:
+    """Two branches that each add the next number meet in a merge without a conflict: one of them has to be renumbered."""
+    for folder in PACKAGE.rglob("migrations"):
+        before = None
+        for file in sorted(folder.glob("*_[0-9]*.py")):
+            revision = "_".join(file.stem.split("_")[: file.stem.split("_").index(number(file.stem)) + 1])
+            text = file.read_text()
+            assert f'revision = "{revision}"' in text, name(file)
+            assert f"down_revision = {before}" in text, f"{name(file)} does not follow {before}"
+            before = f'"{revision}"'
+
+
+def number(stem: str) -> str:
+    """The first word of a file's name that is a number."""
+    return next(word for word in stem.split("_") if word.isdigit())
+
+
 def test_port_numbers_live_in_the_registry_only() -> None:
     from cumulet.ports import PORTS
 

@@ -5,8 +5,8 @@ from alembic import op
 
 from cumulet.core.db import table as types
 
-revision = "compute_0002"
-down_revision = "compute_0001"
+revision = "compute_0004"
+down_revision = "compute_0003"
 branch_labels = None
 depends_on = None
 

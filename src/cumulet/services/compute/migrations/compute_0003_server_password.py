@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-revision = "compute_0002"
-down_revision = "compute_0001"
+revision = "compute_0003"
+down_revision = "compute_0002"
 branch_labels = None
 depends_on = None
 
