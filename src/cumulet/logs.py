@@ -39,8 +39,10 @@ class TerminalFormatter(logging.Formatter):
     """What a person should know now. The traceback is in the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        reason = f": {record.exc_info[1]}" if record.exc_info and record.exc_info[1] else ""
-        return f"{record.levelname.lower()}: {record.name.removeprefix('cumulet.')}: {record.getMessage()}{reason}"
+        error = record.exc_info[1] if record.exc_info else None
+        reason = (str(error).splitlines() or [type(error).__name__])[0] if error else ""
+        text = f"{record.levelname.lower()}: {record.name.removeprefix('cumulet.')}: {record.getMessage()}"
+        return f"{text}: {reason}" if reason else text
 
 
 class LogFile(logging.handlers.RotatingFileHandler):

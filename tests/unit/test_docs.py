@@ -81,6 +81,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/guest-image.md"])
+def test_files_that_are_named_exist(name: str) -> None:
+    for path in re.findall(r"`((?:[\w.-]+/)+[\w-]+\.(?:py|sh|md))`", (ROOT / name).read_text()):
+        places = (ROOT / path, ROOT / "src" / "cumulet" / path)
+        assert any(place.exists() for place in places), path
+
+
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (ROOT / name).write_text(page())

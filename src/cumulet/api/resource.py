@@ -346,9 +346,7 @@ def body_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
     """The struct of a create or update body, with its envelope: what documents it and what makes examples of it."""
     model = _struct(cls, mode, version)
     return (
-        defstruct(
-            f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key}, module=cls.__module__
-        )
+        defstruct(f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key}, module=cls.__module__)
         if cls.options.key
         else model
     )

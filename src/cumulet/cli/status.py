@@ -131,13 +131,12 @@ def _show(settings: Settings, written: status.Status, probes: list[Probe], count
     click.echo(f"  data        {settings.data}")
     click.echo(f"  database    {written.database}")
     click.echo(f"  log         {'standard error' if written.log == TERMINAL else written.log}")
-    click.echo(f"  servers     {written.engine}")
-    click.echo(f"  networks    {written.dataplane}")
-    if isinstance(counts, str):
-        click.echo(f"  holds       cannot be told: {counts}")
-    else:
-        for name, words in counts.items():
-            click.echo(f"  {name:<15} {words}")
+    click.echo(f"  hypervisor  {written.engine}")
+    click.echo(f"  network     {written.dataplane}")
+    click.echo("in the cloud" + (f": cannot be told: {counts}" if isinstance(counts, str) else ""))
+    for name, words in counts.items() if isinstance(counts, dict) else ():
+        click.echo(f"  {name:<15} {words}")
+    click.echo("services")
     for found in probes:
         state = click.style("ok", fg="green") if not found.problem else click.style("DOWN", fg="red", bold=True)
         detail = f"{found.milliseconds:.0f} ms" if not found.problem else found.problem

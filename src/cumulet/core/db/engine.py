@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from cumulet.core.db.writer import Writer
+from cumulet.core.errors import Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +79,12 @@ class Database:
         """Run one writing unit of work in a transaction of its own; commit what it did, or nothing."""
         loop = self._running()
         if self._writer is not None:
-            return await self._writer.run(fn, args, kwargs)  # type: ignore[no-any-return]
+            try:
+                return await self._writer.run(fn, args, kwargs)  # type: ignore[no-any-return]
+            except (OperationalError, sqlite3.OperationalError) as error:
+                if _is_full(error):
+                    raise Unavailable("The disk under the database is full.") from error
+                raise
         return await loop.run_in_executor(self._pool, self._unit, fn, args, kwargs)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -137,6 +143,15 @@ class Database:
         if not current:
             with self.engine.begin() as connection:
                 upgrade(connection)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether SQLite had no room: it then ends the whole transaction, so other errors may have followed the first."""
+    while error is not None:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        error = error.__context__
+    return False
 
 
 def _worth_retrying(error: OperationalError) -> bool:
