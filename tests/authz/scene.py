@@ -17,6 +17,7 @@ PEOPLE = {
 
 Made = Callable[["Scene"], dict[str, Any]]
 NAME = "scene"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO2bHKp3Kf0u1LCaR8cTz0nnzNqb3d2Xh8bP3r0v1v0X scene"
 
 KINDS: dict[str, tuple[str, str, str, Made]] = {
     # kind: (who makes it, service, path, body)
@@ -45,7 +46,7 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
     "server_group": ("member", "compute", "/v2.1/os-server-groups", lambda s: {
         "server_group": {"name": NAME, "policies": ["affinity"]}}),
     "keypair": ("member", "compute", "/v2.1/os-keypairs", lambda s: {
-        "keypair": {"name": f"key-{secrets.token_hex(3)}"}}),
+        "keypair": {"name": f"key-{secrets.token_hex(3)}", "public_key": PUBLIC_KEY}}),
     "flavor": ("admin", "compute", "/v2.1/flavors", lambda s: {"flavor": {
         "name": secrets.token_hex(4), "ram": 64, "vcpus": 1, "disk": 1}}),
     "image": ("member", "image", "/v2/images", lambda s: {
@@ -85,7 +86,7 @@ class Scene:
         self.users: dict[str, str] = {}
         self._count = 0
         self._made: dict[str, str] = {}
-        self.elsewhere = self._call("POST", "identity", "/v3/projects", {"project": {"name": "elsewhere"}})["id"]
+        self.elsewhere: str = self._call("POST", "identity", "/v3/projects", {"project": {"name": "elsewhere"}})["id"]
         self.demo: str = self._first("identity", "/v3/projects?name=demo")["id"]
         self._people()
         self._lift_quotas()
@@ -108,6 +109,8 @@ class Scene:
             self["home_subnet"]
         sent = body(self)
         made = self._call("POST", service, path, sent, who=who)
+        if kind == "image":
+            self._upload(made["id"])
         if kind == "provider":
             return str(sent["uuid"])
         if isinstance(self.cloud, InProcessCloud):
@@ -116,7 +119,7 @@ class Scene:
 
     def private(self) -> dict[str, str]:
         """Ids of the demo project's own things, by kind."""
-        return {kind: id for kind, id in self._made.items() if kind in PRIVATE}
+        return {kind: key for kind, key in self._made.items() if kind in PRIVATE}
 
     def body(self, kind: str) -> dict[str, Any]:
         """A body that makes one of a kind."""
@@ -149,15 +152,20 @@ class Scene:
         none = {"quota": dict.fromkeys(names, -1)}
         for project in (self.demo, self.elsewhere):
             self._call("PUT", "network", f"/v2.0/quotas/{project}", none)
-            self._call("PUT", "compute", f"/v2.1/os-quota-sets/{project}", {"quota_set": {"instances": -1, "cores": -1}})
+            self._call(
+                "PUT", "compute", f"/v2.1/os-quota-sets/{project}", {"quota_set": {"instances": -1, "cores": -1}}
+            )
 
     def _public_image(self) -> str:
         body = {"name": "public", "disk_format": "raw", "container_format": "bare", "visibility": "public"}
         image: str = self._call("POST", "image", "/v2/images", body)["id"]
+        self._upload(image)
+        return image
+
+    def _upload(self, image: str) -> None:
         headers = {"Content-Type": "application/octet-stream"}
         reply = self.cloud.request("PUT", "image", f"/v2/images/{image}/file", data=b"\0" * 4096, headers=headers)
         assert reply.status_code == 204, reply.text
-        return image
 
     def _first(self, service: str, path: str) -> Any:
         reply = self.cloud.request("GET", service, path)

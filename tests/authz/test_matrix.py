@@ -3,6 +3,7 @@ of another project, against what upstream's defaults (its secure RBAC) give each
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ MINE = "aaaar"  # what is the project's own, and refused openly to others
 OWNER = "hhahh"  # a user's own, whatever his roles
 OWNER_ADMIN = "ararr"
 
-NETWORKING = "networks|subnets|ports|routers|floatingips|security-groups|security-group-rules|subnetpools|address-scopes"
+NETWORKING = (
+    "networks|subnets|ports|routers|floatingips|security-groups|security-group-rules|subnetpools|address-scopes"
+)
 ADMIN_ACTIONS = "os-resetState|migrate|os-migrateLive|evacuate|shelveOffload|resetNetwork|injectNetworkInfo"
 MANAGER_ACTIONS = "migrate|os-migrateLive"
 
@@ -65,29 +68,29 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r".*", WRITE),
     ],
     "compute": [
-        (r"GET \S+/(flavors|flavors/\S+|limits|extensions.*|os-availability-zone|os-quota-sets/\S+/defaults)", ANY),
-        (r"GET \S+/flavors/\S+/os-flavor-access", ADMIN),
-        (r"\S+ \S+/os-keypairs/.*", OWNER),
-        (r"\S+ \S+/os-keypairs", ANY),
-        (r"GET \S+/os-quota-sets/.*", MINE),
-        (r"\S+ \S+/(flavors|os-quota|os-hypervisors|os-services|os-aggregates|os-availability-zone).*", ADMIN),
-        (rf"POST \S+/action ({MANAGER_ACTIONS})", "aarrh"),
-        (rf"POST \S+/action ({ADMIN_ACTIONS})", ADMIN),
-        (r"GET \S+/servers/\{id\}/diagnostics", ADMIN),
-        (r"\S+ \S+/(os-(cells|cloudpipe|certificates|fping|agents|fixed-ips|floating-ip|security-group-default).*)", ANY),
-        (r"\S+ \S+/(os-networks|os-tenant-networks|os-volumes|os-snapshots|os-baremetal-nodes|images).*", ANY),
-        (r"GET \S+/(servers|servers/detail|os-server-groups|os-security-groups)", ANY),
-        (r"POST \S+/os-security-group-rules", WRITE),
-        (r"POST \S+/(servers|os-server-groups|os-security-groups)", MAKE),
+        (r"GET /v2(?:\.1)?/flavors/\S+/os-flavor-access", ADMIN),
+        (r"GET /v2(?:\.1)?/(flavors|flavors/\S+|limits|extensions.*|os-availability-zone|os-quota-sets/\S+/defaults)", ANY),
+        (r"\S+ /v2(?:\.1)?/os-keypairs/.*", OWNER),
+        (r"\S+ /v2(?:\.1)?/os-keypairs", ANY),
+        (r"GET /v2(?:\.1)?/os-quota-sets/.*", MINE),
+        (r"\S+ /v2(?:\.1)?/(flavors|os-quota|os-hypervisors|os-services|os-aggregates|os-availability-zone).*", ADMIN),
+        (rf"POST /v2(?:\.1)?/servers/\S+/action ({MANAGER_ACTIONS})", "aarrr"),
+        (rf"POST /v2(?:\.1)?/servers/\S+/action ({ADMIN_ACTIONS})", ADMIN),
+        (r"GET /v2(?:\.1)?/servers/\{id\}/diagnostics", ADMIN),
+        (r"\S+ /v2(?:\.1)?/os-(cells|cloudpipe|certificates|fping|agents|fixed-ips|floating-ip|security-group-d).*", ANY),
+        (r"\S+ /v2(?:\.1)?/(os-networks|os-tenant-networks|os-volumes|os-snapshots|os-baremetal-nodes|images).*", ANY),
+        (r"GET /v2(?:\.1)?/(servers|servers/detail|os-server-groups|os-security-groups)", ANY),
+        (r"POST /v2(?:\.1)?/os-security-group-rules", WRITE),
+        (r"POST /v2(?:\.1)?/(servers|os-server-groups|os-security-groups)", MAKE),
         (r"GET .*", READ),
         (r".*", WRITE),
     ],
 }  # fmt: skip
 
 NOTHING = re.compile(
-    # what does not exist, or may have an end of its own, even for who may ask
-    r"GET \S+/extensions/\{|GET \S+/os-flavor-access|DELETE \S+/os-services|/allocations/|/os-hypervisors/\{id\}/(search|servers)"
-    r"|inherited_to_projects|/os-security-groups add|removeSecurityGroup|/os-quota-class-sets"
+    # calls for which who may make them may still find nothing
+    r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)|DELETE \S+/os-services|/allocations/"
+    r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|removeSecurityGroup|removeTenantAccess"
 )
 
 PLACES: dict[str, str] = {
@@ -138,17 +141,24 @@ BODIES: list[tuple[str, Any]] = [
     (r"PATCH /v2/images/.*", [{"op": "replace", "path": "/name", "value": "other"}]),
     (r"PUT /v3/projects/\{id\}/tags", {"tags": ["blue"]}),
     (r"PUT /resource_providers/\{uuid\}", {"name": "other"}),
+    (r"POST /v2\.1/os-server-groups", {"server_group": {"name": "new", "policy": "affinity"}}),
+    (r"POST /resource_classes", {"name": "CUSTOM_RED"}),
+    (r"PUT /resource_providers/.*/traits", {"traits": [], "resource_provider_generation": 0}),
+    (r"PUT /resource_providers/.*/aggregates", {"aggregates": [], "resource_provider_generation": 0}),
+    (r"PUT /resource_providers/.*/inventories", {"inventories": {}, "resource_provider_generation": 0}),
+    (r"POST /resource_providers/.*/inventories", {"resource_class": "VCPU", "total": 4}),
+    (r"PUT /resource_providers/.*/inventories/.*", {"total": 4, "resource_provider_generation": 1}),
 ]  # fmt: skip
 
-PREPARED: list[tuple[str, str, Any]] = [
-    # what an admin puts there first, for calls on a part of an object: (call, path, body)
-    (r".*/tags/\{tag\}$", "", None),
-    (r".*/roles/\{role_id\}$", "", None),
-    (r".*/groups/\{id\}/users/\{user_id\}$", "", None),
-    (r".*/implies/\{implied_id\}$", "", None),
-    (r".*/os-extra_specs/\{key\}$", "", {"blue": "1"}),
-    (r".*/metadata/\{key\}$", "", {"meta": {"blue": "1"}}),
-    (r".*/(traits|resource_classes)/\{name\}$", "", None),
+PREPARED: list[tuple[str, Any]] = [
+    # what an admin puts there first, for calls on a part of an object: (path, body)
+    (r".*/tags/\{tag\}$", None),
+    (r".*/roles/\{role_id\}$", None),
+    (r".*/groups/\{id\}/users/\{user_id\}$", None),
+    (r".*/implies/\{implied_id\}$", None),
+    (r".*/os-extra_specs/\{key\}$", {"blue": "1"}),
+    (r".*/metadata/\{key\}$", {"meta": {"blue": "1"}}),
+    (r".*/(traits|resource_classes)/\{name\}$", None),
 ]
 
 
@@ -184,13 +194,16 @@ class Ask:
     def prepare(self) -> str:
         """Put there what the call is about; its path."""
         path = self._path()
-        for pattern, _, body in PREPARED:
+        for pattern, body in PREPARED:
             if re.match(pattern, self.endpoint.path):
                 self._send("PUT", path, body, "admin")
         if "inventories" in path:
             self._send("PUT", f"{path.partition('/inventories')[0]}/inventories", {
                 "resource_provider_generation": 0, "inventories": {"VCPU": {"total": 4}}}, "admin")  # fmt: skip
-        if "/members" in path:
+        if "router_interface" in path:
+            opposite = "remove" if "/add_" in path else "add"
+            self._send("PUT", f"{path.rpartition('/')[0]}/{opposite}_router_interface", self._body(), "member")
+        if "/members/" in path:
             base = path.partition("/members")[0]
             self._send("POST", f"{base}/members", {"member": self.scene.elsewhere}, "member")
         return path
@@ -199,20 +212,16 @@ class Ask:
         return self._send(self.endpoint.method, path, self._body(), who)
 
     def _path(self) -> str:
-        made, before = [], ""
-        for segment in self.endpoint.path.split("/"):
-            if segment.startswith("{"):
-                segment = self._place(before, segment)
-            made.append(segment)
-            before = segment if not segment.startswith("{") else before
-            before = self.endpoint.path.split("/")[len(made) - 1]
-        path = "/".join(made)
-        return path + (f"?project_id={self.scene.demo}" if path == "/usages" else "")
+        segments = self.endpoint.path.split("/")
+        made = [self._place(before) if here.startswith("{") else here for before, here in pairwise(segments)]
+        path = "/" + "/".join(made)
+        queries = {"/usages": f"?project_id={self.scene.demo}", "/allocation_candidates": "?resources=VCPU:1"}
+        return path + queries.get(path, "")
 
-    def _place(self, before: str, name: str) -> str:
+    def _place(self, before: str) -> str:
         scene = self.scene
         if before in ("quotas", "os-quota-sets"):
-            return scene.demo
+            return scene.demo if self.endpoint.method == "GET" else scene.elsewhere
         if before == "members":
             return scene.elsewhere
         if before in ("agents", "os-hypervisors", "os-interface", "os-instance-actions"):
@@ -247,7 +256,11 @@ class Ask:
         for kind, (_, service, made_at, _) in KINDS.items():
             if service == self.service.type and path == made_at:
                 return self.scene.body(kind)
-            if service == self.service.type and path.startswith(f"{made_at}/{{") and path.count("/") == made_at.count("/") + 1:
+            if (
+                service == self.service.type
+                and path.startswith(f"{made_at}/{{")
+                and path.count("/") == made_at.count("/") + 1
+            ):
                 return {kind: {"description": "other"}}
         return {}
 
@@ -294,17 +307,20 @@ def test_who_may(call: tuple[Service, Endpoint], scene: Scene) -> None:
         if told[who] == "h" and wanted[CALLERS.index(who)] == "a" and NOTHING.search(label(call)):
             told[who] = "a"
         if reply.ok and who == "stranger":
-            leaked = [kind for kind, id in scene.private().items() if id in reply.text]
+            leaked = [kind for kind, key in scene.private().items() if key in reply.text]
             assert not leaked or "/members/" in endpoint.path, f"{leaked} of another project is in {reply.text[:300]}"
-        if reply.ok and (endpoint.method == "DELETE" or endpoint.action == "forceDelete"):
+        if reply.ok and (endpoint.method == "DELETE" or endpoint.action in ("forceDelete", "lock")):
             consumed(scene, endpoint)
+    if "/members/" in endpoint.path:
+        scene.forget("image")
     assert "".join(told[who] for who in CALLERS) == wanted, told
 
 
 def consumed(scene: Scene, endpoint: Endpoint) -> None:
     """Forget what a call may have removed, so that the next caller meets another."""
     segments = endpoint.path.split("/")
-    scene.cloud.settle() if isinstance(scene.cloud, InProcessCloud) else None
-    for before, segment in zip(segments, segments[1:], strict=False):
+    if isinstance(scene.cloud, InProcessCloud):
+        scene.cloud.settle()
+    for before, segment in pairwise(segments):
         if segment.startswith("{") and before in PLACES:
             scene.forget(PLACES[before])
