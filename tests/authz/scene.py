@@ -76,6 +76,23 @@ PRIVATE = frozenset({
 """What nobody of another project may ever read of."""
 
 
+PLACES: dict[str, str] = {
+    # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
+    "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
+    "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
+    "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
+    "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
+    "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",
+    "security-groups": "security_group", "security-group-rules": "security_group_rule", "subnetpools": "subnetpool",
+    "address-scopes": "address_scope", "tags": "=blue", "metadata": "=blue", "os-extra_specs": "=blue",
+    "servers": "server", "flavors": "flavor", "os-keypairs": "keypair", "os-server-groups": "server_group",
+    "os-security-groups": "security_group", "os-security-group-rules": "security_group_rule", "ips": "=home",
+    "extensions": "=router", "os-quota-class-sets": "=default", "os-services": "=00000000-0000-4000-8000-000000000001",
+    "os-networks": "network", "os-tenant-networks": "network", "os-floating-ips": "floatingip",
+    "os-floating-ip-pools": "=public", "os-volumes": "=none", "os-snapshots": "=none", "os-baremetal-nodes": "=none",
+}  # fmt: skip
+
+
 class Scene:
     """`scene["port"]` is the id of a port of the demo project's, made when it is first asked for, and again after
     `forget("port")`."""
@@ -116,6 +133,15 @@ class Scene:
         if isinstance(self.cloud, InProcessCloud):
             self.cloud.settle()
         return str(made["name"] if kind == "keypair" else made["id"])
+
+    def place(self, before: str) -> str:
+        """What stands for a path's parameter after the segment `before`."""
+        place = PLACES[before]
+        return place[1:] if place.startswith("=") else self[place]
+
+    def ids(self) -> list[str]:
+        """Ids of all there is (but for what the admin needs to log in), and some of nothing."""
+        return [*self._made.values(), self.public, self.flavor, "00000000-0000-4000-8000-000000000000", "default"]
 
     def private(self) -> dict[str, str]:
         """Ids of the demo project's own things, by kind."""

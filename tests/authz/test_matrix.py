@@ -13,7 +13,7 @@ from cumulet import program
 from cumulet.api.http import Endpoint
 from cumulet.api.service import Service
 from cumulet.api.version import text
-from tests.authz.scene import KINDS, Scene
+from tests.authz.scene import KINDS, PLACES, Scene
 from tests.cloud import InProcessCloud
 
 CALLERS = ("admin", "manager", "member", "reader", "stranger")
@@ -92,22 +92,6 @@ NOTHING = re.compile(
     r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)|DELETE \S+/os-services|/allocations/"
     r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|removeSecurityGroup|removeTenantAccess"
 )
-
-PLACES: dict[str, str] = {
-    # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
-    "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
-    "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
-    "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
-    "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
-    "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",
-    "security-groups": "security_group", "security-group-rules": "security_group_rule", "subnetpools": "subnetpool",
-    "address-scopes": "address_scope", "tags": "=blue", "metadata": "=blue", "os-extra_specs": "=blue",
-    "servers": "server", "flavors": "flavor", "os-keypairs": "keypair", "os-server-groups": "server_group",
-    "os-security-groups": "security_group", "os-security-group-rules": "security_group_rule", "ips": "=home",
-    "extensions": "=router", "os-quota-class-sets": "=default", "os-services": "=00000000-0000-4000-8000-000000000001",
-    "os-networks": "network", "os-tenant-networks": "network", "os-floating-ips": "floatingip",
-    "os-floating-ip-pools": "=public", "os-volumes": "=none", "os-snapshots": "=none", "os-baremetal-nodes": "=none",
-}  # fmt: skip
 
 ACTIONS: dict[str, Any] = {
     "reboot": {"type": "SOFT"}, "os-resetState": {"state": "active"}, "addFixedIp": {"networkId": "{home}"},
@@ -226,8 +210,7 @@ class Ask:
             return scene.elsewhere
         if before in ("agents", "os-hypervisors", "os-interface", "os-instance-actions"):
             return self._found(before)
-        place = PLACES[before]
-        return place[1:] if place.startswith("=") else scene[place]
+        return scene.place(before)
 
     def _found(self, before: str) -> str:
         """The id of something that the cloud made itself."""
