@@ -2,7 +2,6 @@
 of another project, against what upstream's defaults (its secure RBAC) give each of them."""
 
 import re
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -158,15 +157,6 @@ def label(call: tuple[Service, Endpoint]) -> str:
 def expected(service: Service, endpoint: Endpoint) -> str:
     what = f"{endpoint.method} {endpoint.path} {endpoint.action}".strip()
     return next(verdicts for pattern, verdicts in EXPECTED[service.type] if re.fullmatch(pattern, what))
-
-
-@pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A cloud of its own: the calls change what other tests count on."""
-    cloud = InProcessCloud(tmp_path_factory.mktemp("matrix") / "data")
-    cloud.start()
-    yield Scene(cloud)
-    cloud.stop()
 
 
 class Ask:
