@@ -214,6 +214,7 @@ class Program:
 
 async def run(settings: Settings, *, plan: preflight.Plan, announce: Callable[[str], None]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
+    os.umask(0o077)  # whatever this process and its children write is their owner's alone
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -352,7 +353,7 @@ def _secrets(settings: Settings) -> Secrets:
         made = Secrets(
             f"cu{secrets.token_hex(3)}", settings.admin_password or secrets.token_urlsafe(12), secrets.token_urlsafe(12)
         )
-        settings.data.mkdir(parents=True, exist_ok=True)
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(path, msgspec.json.encode(made), mode=0o600)
         return made
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -59,7 +60,7 @@ class App:
         except CloudError as error:
             response = self.service.dialect.error(error, request_id, request)
         except Exception:
-            log.exception("%s %s failed, request %s", request.method, request.path, request_id)
+            log.exception("%s %s failed, request %s", request.method, _one_line(request.path), request_id)
             failure = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
             response = self.service.dialect.error(failure, request_id, request)
         self._sign(response, ctx, request)
@@ -155,6 +156,11 @@ def _decode(endpoint: Endpoint, data: Any, version: Version) -> Any:
         raise Invalid(f"Invalid input: {error}") from None
 
 
+def _one_line(path: str) -> str:
+    """The path as it may stand in a log: nobody writes lines of his own into it."""
+    return path if path.isprintable() else quote(path)
+
+
 def _record(service: str, request: Request, response: Response, ctx: Context[Any], started: float) -> None:
     """One line for the access log."""
     if access.isEnabledFor(logging.INFO):
@@ -165,7 +171,7 @@ def _record(service: str, request: Request, response: Response, ctx: Context[Any
             ctx.request_id,
             ctx.caller.user_id or "-",
             ctx.caller.project_id or "-",
-            f"{request.method} {request.path}",
+            f"{request.method} {_one_line(request.path)}",
             response.status,
             (time.perf_counter() - started) * 1000,
             extra={"global_request_id": request.headers.get("X-OpenStack-Request-ID")},

@@ -1,5 +1,6 @@
 """Requests, responses and endpoints as services see them. No service ever sees the server behind (`api/server.py`)."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,10 @@ from cumulet.core.errors import Invalid, TooLarge
 encode_json = msgspec.json.Encoder().encode
 MAX_BODY = 1 << 20
 """Bytes of a request body that is read as a whole; data (images, objects) is streamed."""
+MAX_DEPTH = 64
+"""Levels of lists and objects in a body: many more than any call takes, and few enough for whatever walks through them."""
+TEXTS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Query:
@@ -99,7 +104,8 @@ class Request:
         return self._wire.chunks()
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
-        """The whole body; TooLarge over `limit` bytes."""
+        """The whole body, which is JSON wherever it is read as a whole; TooLarge over `limit` bytes, Invalid if it is not
+        UTF-8 or has more than MAX_DEPTH levels."""
         if self._body is None:
             if int(self.headers.get("Content-Length", 0)) > limit:
                 raise TooLarge(f"The request body is larger than the {limit} bytes that are taken here.")
@@ -109,7 +115,7 @@ class Request:
                 if size > limit:
                     raise TooLarge(f"The request body is larger than the {limit} bytes that are taken here.")
                 parts.append(chunk)
-            self._body = b"".join(parts)
+            self._body = _checked(b"".join(parts))
         return self._body
 
     async def json(self, type: Any = Any) -> Any:
@@ -118,6 +124,21 @@ class Request:
             return msgspec.json.decode(await self.read(), type=type)
         except msgspec.DecodeError as error:
             raise Invalid(f"The request body is not what this call takes: {error}") from None
+
+
+def _checked(data: bytes) -> bytes:
+    """`data`, if it is text that can be taken apart safely."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        raise Invalid("Malformed request body: it is not encoded in UTF-8.") from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        brackets = TEXTS.sub(b"", data).translate(None, NO_BRACKETS)
+        for _ in range(MAX_DEPTH):
+            brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if brackets:
+            raise Invalid(f"Malformed request body: not JSON, or nested deeper than the {MAX_DEPTH} levels taken here.")
+    return data
 
 
 @dataclass(frozen=True)

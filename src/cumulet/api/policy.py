@@ -164,6 +164,8 @@ class Parser:
         if left[0] in "'\"" or left.lower() in ("true", "false", "none"):
             literal = left.strip("'\"")
             return lambda caller, target: str(value(target)) == literal
+        if not right.startswith("%("):  # domain_id:None is a token without a domain
+            return lambda caller, target: str(_attribute(caller, left)) == right
         return lambda caller, target: (mine := _attribute(caller, left)) is not None and str(mine) == str(value(target))
 
 

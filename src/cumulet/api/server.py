@@ -8,7 +8,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -133,17 +133,28 @@ def is_taken(error: OSError) -> bool:
 
 def _receive(raw: web.BaseRequest, port: int) -> Request:
     target = raw.rel_url
-    scheme = raw.headers.get("X-Forwarded-Proto", "http")
+    headers: Mapping[str, str] = raw.headers
+    if not all(map(str.isascii, headers.values())):
+        headers = clean = raw.headers.copy()
+        clean.clear()
+        for name, value in raw.headers.items():
+            clean.add(name, _text(value))
+    scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
         raw.method,
-        unquote(target.raw_path),
-        target.raw_query_string,
-        raw.headers,
+        _text(unquote(target.raw_path)),
+        _text(target.raw_query_string),
+        headers,
         AiohttpWire(raw),
-        base_url=f"{scheme}://{raw.headers.get('X-Forwarded-Host') or raw.headers.get('Host', '')}",
+        base_url=f"{scheme}://{headers.get('X-Forwarded-Host') or headers.get('Host', '')}",
         remote=raw.remote or "",
         port=port,
     )
+
+
+def _text(sent: str) -> str:
+    """What was sent, as text that can be stored and sent back: aiohttp keeps bytes that are not UTF-8 as surrogates."""
+    return sent if sent.isascii() else sent.encode(errors="surrogateescape").decode(errors="replace")
 
 
 async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:

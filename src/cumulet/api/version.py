@@ -10,7 +10,7 @@ from cumulet.api.http import Request
 from cumulet.api.resource import ANY, Version
 from cumulet.core.errors import Invalid, NotAcceptable
 
-NUMBER = re.compile(r"^(\d+)\.(\d+)$")
+NUMBER = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Microversions:
             return self.low
         if asked == "latest":
             return self.high
-        match = NUMBER.match(asked)
+        match = NUMBER.fullmatch(asked)
         if match is None:
             raise Invalid(f"API Version String {asked} is of invalid format. Must be of format MajorNum.MinorNum.")
         version = int(match[1]), int(match[2])

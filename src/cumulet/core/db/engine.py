@@ -10,6 +10,7 @@ than once (a deadlock is tried again), so it must not have effects outside its t
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -160,11 +161,21 @@ def _worth_retrying(error: OperationalError) -> bool:
 
 
 def _server_engine(url: str, threads: int) -> Engine:
-    return create_engine(url, pool_size=threads + 2, pool_pre_ping=True, pool_recycle=3600)
+    return create_engine(url, pool_size=threads + 2, pool_pre_ping=True, pool_recycle=3600, hide_parameters=True)
+
+
+def _keep_private(path: str | None) -> None:
+    """Have the file of the database, and those that SQLite makes beside it with the same mode, be its owner's alone."""
+    if path and path != ":memory:":
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.fchmod(file, 0o600)
+        os.close(file)
 
 
 def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, poolclass=NullPool, connect_args={"check_same_thread": False, "timeout": 30})
+    _keep_private(make_url(url).database)
+    arguments = {"check_same_thread": False, "timeout": 30}
+    engine = create_engine(url, poolclass=NullPool, connect_args=arguments, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:

@@ -9,6 +9,7 @@ the port of that URL: the pages of noVNC, and the websocket between them and the
 import asyncio
 import hashlib
 import mimetypes
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -36,6 +37,7 @@ OUTPUT = "os_compute_api:os-console-output"
 RULES = {REMOTE: ADMIN_OR_OWNER_MEMBER, OUTPUT: ADMIN_OR_OWNER_MEMBER}
 
 PAGES = Path("/usr/share/novnc")
+NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 LIFETIME = 600
 """Seconds in which a token opens a console."""
 PIECE = 64 << 10
@@ -157,7 +159,7 @@ class Screens:
         name = path.lstrip("/") or "vnc_lite.html"
         if not self.pages.is_dir():
             return Response(503, NO_PAGES.encode(), {"Content-Type": "text/html; charset=utf-8"})
-        if "\x00" in name or ".." in name.split("/"):
+        if not NAME.fullmatch(name) or ".." in name.split("/"):
             return _text(404, "There is no such page.")
         root = self.pages.resolve()
         file = (root / name).resolve()

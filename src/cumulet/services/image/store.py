@@ -80,7 +80,9 @@ class Store:
             os.close(handle)
 
     def _clean(self, keep: frozenset[str]) -> None:
-        self.incoming.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        self.incoming.mkdir(exist_ok=True)
         for path in self.incoming.iterdir():
             path.unlink()
         for path in self.directory.iterdir():

@@ -110,6 +110,7 @@ async def attach_interface(ctx: Ctx, id: str, body: AttachBody) -> Any:
         raise Invalid("Must not input both network_id and port_id, nor fixed_ips with port_id.")
     if wanted.fixed_ips and not wanted.net_id:
         raise Invalid("Must input network_id when request IP address")
+    await ctx.service.kernel.db.read_inline(get_server, ctx, id)  # whoever may not see it learns nothing of networks
     address = wanted.fixed_ips[0].ip_address if wanted.fixed_ips else None
     request = NetworkRequest(uuid=wanted.net_id, port=wanted.port_id, fixed_ip=address)
     _, network_id, own = await find_network(ctx, request)

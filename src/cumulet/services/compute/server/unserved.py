@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cumulet.api.http import Endpoint
-from cumulet.api.policy import ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
+from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MANAGER, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READER
 from cumulet.api.resource import Version
 from cumulet.core.errors import NotImplementedHere
 from cumulet.services.compute.context import Ctx
@@ -38,6 +38,16 @@ ACTIONS: tuple[tuple[str, str, Version], ...] = (
 )
 """Action, what it is about, and the last version that has it."""
 
+NOT_MEMBERS = {
+    "migrate": ("os_compute_api:os-migrate-server:migrate", ADMIN_OR_OWNER_MANAGER),
+    "os-migrateLive": ("os_compute_api:os-migrate-server:migrate_live", ADMIN_OR_OWNER_MANAGER),
+    "evacuate": ("os_compute_api:os-evacuate", ADMIN),
+    "shelveOffload": ("os_compute_api:os-shelve:shelve_offload", ADMIN),
+    "resetNetwork": ("os_compute_api:os-admin-actions:reset_network", ADMIN),
+    "injectNetworkInfo": ("os_compute_api:os-admin-actions:inject_network_info", ADMIN),
+}
+"""Actions that a member may not even ask for."""
+
 
 def _refusal(words: str) -> Callable[..., Awaitable[Any]]:
     async def refuse(ctx: Ctx, id: str, body: Any) -> Any:
@@ -56,13 +66,14 @@ async def list_volumes(ctx: Ctx, id: str) -> Any:
 
 VOLUMES = "/v2.1/servers/{id}/os-volume_attachments"
 VOLUMES_RULE = "os_compute_api:os-volumes-attachments:index"
-RULES = {RULE: ADMIN_OR_OWNER_MEMBER, VOLUMES_RULE: ADMIN_OR_OWNER_READER}
+RULES = {RULE: ADMIN_OR_OWNER_MEMBER, VOLUMES_RULE: ADMIN_OR_OWNER_READER, **dict(NOT_MEMBERS.values())}
 
 endpoints = [
     Endpoint("GET", VOLUMES, list_volumes, VOLUMES_RULE),
     Endpoint("POST", VOLUMES, _refusal("Attaching a volume to"), RULE, Any),
     *[
-        Endpoint("POST", "/v2.1/servers/{id}/action", _refusal(words), RULE, Any, action=action, until=until)
+        Endpoint("POST", "/v2.1/servers/{id}/action", _refusal(words), rule, Any, action=action, until=until)
         for action, words, until in ACTIONS
+        for rule, _ in (NOT_MEMBERS.get(action, (RULE, "")),)
     ],
 ]
