@@ -1,5 +1,6 @@
 """How each service says no: status, envelope, and the exception that an unmodified SDK makes of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import openstack.connection
@@ -69,8 +70,8 @@ def test_a_wrong_password(scene: Scene) -> None:
         scene.cloud.connect("cumulet-demo", auth={**config, "password": "wrong"}).authorize()
 
 
-def test_a_missing_role_is_forbidden(scene: Scene, reader: openstack.connection.Connection) -> None:
-    refused = [
+def test_a_missing_role_is_forbidden(scene: Scene, reader: Any) -> None:
+    refused: list[Callable[[], Any]] = [
         lambda: reader.identity.create_project(name="x"),
         lambda: reader.image.create_image(name="x", disk_format="raw", container_format="bare"),
         lambda: reader.network.create_network(name="x"),
@@ -84,8 +85,8 @@ def test_a_missing_role_is_forbidden(scene: Scene, reader: openstack.connection.
         assert error.value.status_code == 403
 
 
-def test_what_is_anothers_is_not_found(scene: Scene, stranger: openstack.connection.Connection) -> None:
-    hidden = [
+def test_what_is_anothers_is_not_found(scene: Scene, stranger: Any) -> None:
+    hidden: list[Callable[[], Any]] = [
         lambda: stranger.image.get_image(scene["image"]),
         lambda: stranger.network.get_network(scene["network"]),
         lambda: stranger.network.delete_port(scene["port"], ignore_missing=False),
