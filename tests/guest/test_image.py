@@ -85,7 +85,7 @@ async def banner(port: int) -> None:
 def forwarding(port: int) -> Iterator[None]:
     """Machines started within have `port` of the host forwarded to their ssh, which no server of a cloud has."""
     plain = command._nic
-    forward = f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:22"
+    forward = f"user,id=net-port,hostfwd=tcp:127.0.0.1:{port}-:22"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "_nic", lambda *nic: ("-netdev", forward, *plain(*nic)[2:]))
         yield
@@ -147,11 +147,14 @@ async def test_instance_data(guest: Guest) -> None:
     assert await guest.ssh("hostname") == "probe"
     assert await guest.ssh("cat", "proof") == "user data ran as root"
     assert await guest.ssh("sudo", "id", "-u") == "0"
+    drive = await guest.ssh("/sbin/blkid -L config-2 -o device")  # as its login user, which may not read it
+    assert await guest.ssh(f"[ -b {drive} ] && echo there") == "there"
 
 
 async def test_network_and_disk(guest: Guest) -> None:
     assert "mtu 1442" in await guest.ssh("ip", "link", "show", "eth0")
     assert "10.0.2.15/24" in await guest.ssh("ip", "-4", "addr", "show", "eth0")
+    await guest.ssh("ping -c1 -w5 10.0.2.15")  # as its login user
     await guest.ssh(WAIT.format("[ $(df -m / | awk 'END { print $2 }') -gt 850 ]"))
 
 
