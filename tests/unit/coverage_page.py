@@ -47,9 +47,9 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
         ("IPv6 prefix delegation", "subnets are given their prefix"),
     ],
     "compute": [
-        ("Resize, migrate, live migration, evacuate, shelve", "need a second host, or a second disk driver"),
+        ("Migrate, live migration, evacuate, shelve", "need a second host, or a second disk driver"),
         ("Volumes: attach, boot from volume", "come with block storage"),
-        ("Suspend, backup, crash dumps, changing passwords", "not in the driver yet; refused with 501"),
+        ("Rescue, suspend, backup, crash dumps, changing passwords", "not in the driver yet; refused with 501"),
         ("Consoles other than noVNC", "SPICE, serial, XVP: their ports are reserved"),
         ("Aggregates (making them), `os-hosts`, `os-migrations`", "there is one host"),
         ("Usage reports (`os-simple-tenant-usage`, audit log)", "come with telemetry"),
