@@ -89,7 +89,8 @@ PLACES: dict[str, str] = {
     "os-security-groups": "security_group", "os-security-group-rules": "security_group_rule", "ips": "=home",
     "extensions": "=router", "os-quota-class-sets": "=default", "os-services": "=00000000-0000-4000-8000-000000000001",
     "os-networks": "network", "os-tenant-networks": "network", "os-floating-ips": "floatingip",
-    "os-floating-ip-pools": "=public", "os-volumes": "=none", "os-snapshots": "=none", "os-baremetal-nodes": "=none",
+    "os-floating-ip-pools": "=public",
+    "os-hosts": "=none", "os-volumes": "=none", "os-snapshots": "=none", "os-baremetal-nodes": "=none",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
     ],
     "placement": [(r"GET /usages", MINE), (r".*", ADMIN)],
     "network": [
-        (r"GET /v2.0/(extensions.*|availability_zones|agents|quotas/tenant)", ANY),
+        (r"GET /v2.0/(extensions.*|availability_zones|service-providers|agents|quotas/tenant)", ANY),
         (r"GET /v2.0/agents/.*", "ahhhh"),
         (r"GET /v2.0/quotas/.*", MINE),
         (r"\S+ /v2.0/quotas.*", ADMIN),
@@ -73,6 +73,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"\S+ /v2(?:\.1)?/os-keypairs", ANY),
         (r"GET /v2(?:\.1)?/os-quota-sets/.*", MINE),
         (r"\S+ /v2(?:\.1)?/(flavors|os-quota|os-hypervisors|os-services|os-aggregates|os-availability-zone).*", ADMIN),
+        (r"\S+ /v2(?:\.1)?/(os-hosts|os-migrations).*", ADMIN),
         (rf"POST /v2(?:\.1)?/servers/\S+/action ({MANAGER_ACTIONS})", "aarrr"),
         (rf"POST /v2(?:\.1)?/servers/\S+/action ({ADMIN_ACTIONS})", ADMIN),
         (r"GET /v2(?:\.1)?/servers/\{id\}/diagnostics", ADMIN),
@@ -88,7 +89,8 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
 
 NOTHING = re.compile(
     # calls for which who may make them may still find nothing
-    r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)|DELETE \S+/os-services|/allocations/"
+    r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)"
+    r"|(DELETE|PUT) \S+/os-services|\S+/os-hosts/|/allocations/"
     r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|removeSecurityGroup|removeTenantAccess"
 )
 
@@ -97,6 +99,7 @@ ACTIONS: dict[str, Any] = {
     "removeFixedIp": {"address": "10.200.255.9"}, "addSecurityGroup": {"name": "default"},
     "removeSecurityGroup": {"name": "default"}, "addTenantAccess": {"tenant": "{demo}"},
     "removeTenantAccess": {"tenant": "{demo}"}, "os-getVNCConsole": {"type": "novnc"}, "os-getConsoleOutput": {},
+    "createImage": {"name": "new"}, "rebuild": {"imageRef": "{public}"}, "resize": {"flavorRef": "{flavor}"},
 }  # fmt: skip
 
 BODIES: list[tuple[str, Any]] = [
@@ -241,7 +244,8 @@ class Ask:
         if isinstance(body, dict):
             return {k: self._filled(v) for k, v in body.items()}
         if isinstance(body, str) and body.startswith("{"):
-            return self.scene.demo if body == "{demo}" else self.scene[body[1:-1]]
+            fixed = {"{demo}": self.scene.demo, "{public}": self.scene.image}
+            return fixed.get(body) or self.scene[body[1:-1]]
         return body
 
     def _send(self, method: str, path: str, body: Any, who: str) -> requests.Response:
@@ -282,7 +286,10 @@ def test_who_may(call: tuple[Service, Endpoint], scene: Scene) -> None:
         if reply.ok and who == "stranger":
             leaked = [kind for kind, key in scene.private().items() if key in reply.text]
             assert not leaked or "/members/" in endpoint.path, f"{leaked} of another project is in {reply.text[:300]}"
-        if reply.ok and (endpoint.method == "DELETE" or endpoint.action in ("forceDelete", "lock")):
+        if reply.ok and (
+            endpoint.method == "DELETE"
+            or endpoint.action in ("forceDelete", "lock", "rebuild", "resize", "createImage")
+        ):
             consumed(scene, endpoint)
     if "/members/" in endpoint.path:
         scene.forget("image")

@@ -142,9 +142,12 @@ def upgrade() -> None:
         sa.Column("group_id", sa.String(length=255), nullable=True),
         sa.Column("locked_by", sa.String(length=255), nullable=True),
         sa.Column("asked_node", sa.String(length=255), nullable=True),
+        sa.Column("image_in_making", sa.String(length=64), nullable=True),
+        sa.Column("old_flavor", types.Json(), nullable=True),
         sa.Column("deleted_at", sa.String(length=26), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("compute_server_order", "compute_server", ["project_id", "created_at", "id"], unique=False)
     op.create_index(op.f("ix_compute_server_deleted_at"), "compute_server", ["deleted_at"], unique=False)
     op.create_index(op.f("ix_compute_server_flavor_id"), "compute_server", ["flavor_id"], unique=False)
     op.create_index(op.f("ix_compute_server_image_id"), "compute_server", ["image_id"], unique=False)
@@ -170,6 +173,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index(op.f("ix_compute_server_group_project_id"), "compute_server_group", ["project_id"], unique=False)
+    op.create_table(
+        "compute_server_password",
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "password",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=False,
+        ),
+        sa.PrimaryKeyConstraint("server_id"),
+    )
     op.create_table(
         "compute_server_port",
         sa.Column("port_id", sa.String(length=64), nullable=False),
