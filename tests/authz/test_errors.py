@@ -80,7 +80,7 @@ def test_a_missing_role_is_forbidden(scene: Scene, reader: Any) -> None:
     ]
     for call in refused:
         with pytest.raises(exceptions.ForbiddenException) as error:
-            call()  # type: ignore[no-untyped-call]
+            call()
         assert error.value.status_code == 403
 
 
@@ -94,7 +94,7 @@ def test_what_is_anothers_is_not_found(scene: Scene, stranger: Any) -> None:
     ]
     for call in hidden:
         with pytest.raises(exceptions.NotFoundException):
-            call()  # type: ignore[no-untyped-call]
+            call()
 
 
 def test_quotas_are_worded_as_upstream_does(scene: Scene) -> None:
