@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select
 
 from cumulet.api.http import Request, Response
 from cumulet.core.db.store import load
-from cumulet.core.errors import Conflict, TooLarge
+from cumulet.core.errors import Conflict, Invalid, TooLarge
 from cumulet.services.compute.server.password import MAX_BYTES, read_password, set_password
 from cumulet.services.compute.server.resource import Server, ServerAddress
 from cumulet.services.compute.server.state import ALIVE, ports_of
@@ -188,7 +188,7 @@ class Metadata:
         try:
             text = (await request.read(MAX_BYTES)).decode()
             await self.compute.kernel.db.run(set_password, server.id, text)
-        except (TooLarge, UnicodeDecodeError):
+        except (TooLarge, Invalid):
             return _text(400, "400 Bad Request")
         except Conflict:
             return _text(409, "409 Conflict")
