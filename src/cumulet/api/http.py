@@ -95,10 +95,6 @@ class Request:
     def url(self) -> str:
         return f"{self.base_url}{self.path}{'?' if self._query else ''}{self._query}"
 
-    @property
-    def has_body(self) -> bool:
-        return self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers
-
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, in pieces of bounded size; reading begins (and 100-continue is sent) with the first."""
         return self._wire.chunks()

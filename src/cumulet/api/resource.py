@@ -15,7 +15,7 @@ stored row, and has a `table`. Compiled, once per version and set of granted che
 `view` (row to reply). Filters, sorting and pages are in `api/query.py`, the calls in `api/crud.py`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Flag
 from functools import cache, partial
@@ -350,9 +350,3 @@ def body_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
         if cls.options.key
         else model
     )
-
-
-def wire_names(cls: ResourceMeta, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values under their names in JSON."""
-    names = {f.name: f.wire for f in cls.fields}
-    return {names.get(n, n): v for n, v in changes.items()}

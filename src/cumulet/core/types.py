@@ -76,8 +76,3 @@ def later(seconds: float) -> str:
 
 def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-
-
-def parse_time(text: str) -> datetime:
-    """The moment a `Time` tells."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import HypervisorError
-from .command import PROGRAM, pid_file
+from .command import PROGRAM
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 PACKAGE = "qemu-system-x86"
@@ -61,14 +61,6 @@ def running(servers: Path) -> dict[str, int]:
 def belongs(pid: int, folder: Path) -> bool:
     """Whether process `pid` is the machine of the server whose files are in `folder`."""
     return _folder_of(pid) == folder
-
-
-def pid_of(folder: Path) -> int | None:
-    """The process of one server, through the pid file (QEMU writes it and removes it at its end)."""
-    with contextlib.suppress(OSError, ValueError):
-        pid = int(pid_file(folder).read_text())
-        return pid if belongs(pid, folder) else None
-    return None
 
 
 def _folder_of(pid: int) -> Path | None:
