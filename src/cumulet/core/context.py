@@ -8,7 +8,11 @@ from cumulet.core.errors import Forbidden
 
 
 class Caller(Struct, frozen=True, kw_only=True):
-    """Whoever a token speaks for. Ids are None where the token has no such scope; `roles` are names, implied ones included."""
+    """Whoever a token speaks for. Ids are None where the token has no such scope; `roles` are names, implied ones included.
+
+    `delegation` is the kind of leave that the token speaks by (a trust, an application credential), `delegation_id` which one;
+    a `restricted` caller may not pass on what he was given.
+    """
 
     user_id: str
     user_name: str = ""
@@ -20,6 +24,9 @@ class Caller(Struct, frozen=True, kw_only=True):
     system: bool = False
     roles: frozenset[str] = frozenset()
     token: str = ""
+    delegation: str = ""
+    delegation_id: str = ""
+    restricted: bool = False
 
     @property
     def is_admin(self) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import event
 
 from cumulet.core.errors import Unauthorized
-from cumulet.services.identity.fernet import BadToken, Claims, Keys
+from cumulet.services.identity.claims import BadToken, Claims
+from cumulet.services.identity.fernet import Keys
 from tests.services.identity.conftest import Identity, identity_in
 
 

@@ -1,5 +1,7 @@
 """Which roles a user has where: rules without a resource, called inside units of work."""
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 from sqlalchemy import Connection, and_, bindparam, or_, select
 
@@ -16,7 +18,10 @@ class RoleRef(Struct, frozen=True):
 
 
 _held = select(a.role_id).where(
-    of_user(bindparam("user_id")),
+    or_(
+        of_user(bindparam("user_id")),
+        and_(a.actor_type == "group", a.actor_id.in_(bindparam("groups", expanding=True))),
+    ),
     or_(
         and_(a.target_type == bindparam("target_type"), a.target_id == bindparam("target_id"), ~a.inherited),
         and_(a.target_id.in_(bindparam("above", expanding=True)), a.inherited),
@@ -25,17 +30,17 @@ _held = select(a.role_id).where(
 _implications = select(implied_role.c.prior_role_id, implied_role.c.implied_role_id)
 
 
-def roles_on(tx: Connection, user_id: str, target_type: str, target_id: str) -> list[RoleRef]:
+def roles_on(
+    tx: Connection, user_id: str, target_type: str, target_id: str, groups: Sequence[str] = ()
+) -> list[RoleRef]:
     """Every role that a user has on a project, a domain or the system: his own, his groups', inherited, implied.
 
-    A domain's own roles count for what they imply only, as upstream has it.
+    `groups` are further groups that he is in for now. A domain's own roles count for what they imply only, as upstream has
+    it.
     """
     above = ancestors(tx, target_id) if target_type == "project" else []
-    held = set(
-        tx.execute(
-            _held, {"user_id": user_id, "target_type": target_type, "target_id": target_id, "above": above}
-        ).scalars()
-    )
+    where = {"user_id": user_id, "target_type": target_type, "target_id": target_id, "above": above, "groups": groups}
+    held = set(tx.execute(_held, where).scalars())
     if not held:
         return []
     return named(tx, imply(tx, held))

@@ -14,12 +14,26 @@ from cumulet.services.identity import (
     role_assignment,
     rules,
     service,
-    token,
     user,
     version,
 )
+from cumulet.services.identity.auth import available, token
 
-PARTS = (token, domain, project, user, group, role, role_assignment, service, endpoint, region, credential, policy)
+PARTS = (
+    token,
+    available,
+    domain,
+    project,
+    user,
+    group,
+    role,
+    role_assignment,
+    service,
+    endpoint,
+    region,
+    credential,
+    policy,
+)
 
 SERVICE = Service(
     type="identity",

@@ -1,59 +1,21 @@
-"""The form of a token: what it says, packed with msgpack and sealed with Fernet under keys that rotate.
+"""The form of a token: its claims, sealed with Fernet under keys that rotate.
 
 A key is a file named by its number; the highest seals, all open. A key is made when the newest is a day old (or a token's
 lifetime, if that is longer), and goes once no token sealed with it can still be valid.
 """
 
 import os
-import re
 import time
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from msgspec import Struct
 
 from cumulet.files import write_atomic
+from cumulet.services.identity.claims import BadToken, Claims, pack, unpack
 
 ROTATE_AFTER = 24 * 3600.0
-HEX_ID = re.compile(r"^[0-9a-f]{32}$")
-
-
-class BadToken(Exception):
-    """Not a token of this cloud."""
-
-
-class Claims(Struct, frozen=True, array_like=True):
-    """What a token says. Times are microseconds since 1970; `scope` is project, domain, system or nothing.
-
-    The first audit id is the token's own, the last that of the first token of its chain.
-    """
-
-    user_id: str
-    methods: tuple[str, ...]
-    issued_at: int
-    expires_at: int
-    audit_ids: tuple[str, ...]
-    scope: str = ""
-    scope_id: str = ""
-
-
-class Packed(Struct, frozen=True, array_like=True):
-    """The same as it travels: an id in hexadecimal is `x` and 16 bytes, any other `t` and its text."""
-
-    user_id: bytes
-    methods: tuple[str, ...]
-    issued_at: int
-    expires_at: int
-    audit_ids: tuple[str, ...]
-    scope: str
-    scope_id: bytes
-
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(Packed).decode
 
 
 class Keys:
@@ -93,23 +55,16 @@ class Keys:
     def seal(self, claims: Claims) -> str:
         """The token."""
         assert self._fernet is not None
-        packed = Packed(
-            _short(claims.user_id), claims.methods, claims.issued_at, claims.expires_at, claims.audit_ids,
-            claims.scope, _short(claims.scope_id),
-        )  # fmt: skip
-        return self._fernet.encrypt(_pack(packed)).rstrip(b"=").decode()
+        return self._fernet.encrypt(pack(claims)).rstrip(b"=").decode()
 
     def open(self, token: str) -> Claims:
         """What a token says; BadToken where it was not made here. Whether it has expired is for the caller to see."""
         assert self._fernet is not None
         try:
-            packed = _unpack(self._fernet.decrypt(f"{token}{'=' * (-len(token) % 4)}".encode()))
-        except (InvalidToken, msgspec.DecodeError, UnicodeEncodeError):
+            data = self._fernet.decrypt(f"{token}{'=' * (-len(token) % 4)}".encode())
+        except (InvalidToken, UnicodeEncodeError):
             raise BadToken from None
-        return Claims(
-            _long(packed.user_id), packed.methods, packed.issued_at, packed.expires_at, packed.audit_ids,
-            packed.scope, _long(packed.scope_id),
-        )  # fmt: skip
+        return unpack(data)
 
     def _numbers(self) -> list[int]:
         return sorted(int(f.name) for f in self.directory.iterdir() if f.name.isdecimal())
@@ -122,14 +77,6 @@ class Keys:
 
     def _make(self, number: int) -> None:
         write_atomic(self._path(number), Fernet.generate_key(), mode=0o600)
-
-
-def _short(id: str) -> bytes:
-    return b"x" + bytes.fromhex(id) if HEX_ID.match(id) else b"t" + id.encode()
-
-
-def _long(id: bytes) -> str:
-    return id[1:].hex() if id[:1] == b"x" else id[1:].decode()
 
 
 class Vault:

@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy import Connection, delete, select
 
 from cumulet.core.db import after_commit
-from cumulet.services.identity.fernet import Claims
+from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.tables import revocation
 
 _events = select(revocation.c.kind, revocation.c.subject, revocation.c.revoked_at)

@@ -13,9 +13,11 @@ from cumulet.core.context import Caller
 from cumulet.core.db import after_commit
 from cumulet.core.errors import Conflict, Unauthorized
 from cumulet.core.kernel import Kernel
+from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
+from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
-from cumulet.services.identity.fernet import BadToken, Claims, Keys, Vault
+from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
@@ -100,7 +102,8 @@ class IdentityRuntime:
         return await self.resolve(claims)
 
     async def resolve(self, claims: Claims) -> Session:
-        return await self.kernel.db.read_inline(resolve, claims, self.revocations)
+        """What these claims mean now; Unauthorized where they mean nothing any more."""
+        return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
 
     async def catalog(self) -> list[CatalogRow]:
         """Every endpoint that is enabled."""

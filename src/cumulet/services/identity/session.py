@@ -1,5 +1,6 @@
 """What a token means now: its user, its scope and the roles he has there. Read anew whenever something may have changed."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -9,7 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from cumulet.core.context import Caller
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.assignments import RoleRef, roles_on
-from cumulet.services.identity.fernet import Claims
+from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.revocation import Revocations
 from cumulet.services.identity.user import User
@@ -33,6 +34,21 @@ class ProjectRef(Struct, frozen=True):
     name: str
 
 
+class Lent(Struct, frozen=True, kw_only=True):
+    """What a delegation gives to whoever holds a token by its leave.
+
+    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself.
+    """
+
+    roles: tuple[RoleRef, ...]
+    shown: Mapping[str, Any]
+    restricted: bool = False
+
+
+Lender = Callable[[Connection, Claims], Lent]
+"""Reads a delegation (`claims.via_id`) as it is now; Unauthorized where it is gone, has expired, or gives nothing any more."""
+
+
 class Session(Struct, frozen=True, kw_only=True):
     """A valid token, resolved. Exactly one of project, domain and system is set, or none."""
 
@@ -42,6 +58,7 @@ class Session(Struct, frozen=True, kw_only=True):
     domain: Domain | None = None
     system: bool = False
     roles: tuple[RoleRef, ...] = ()
+    lent: Lent | None = None
 
     def caller(self, token: str) -> Caller:
         project = self.project
@@ -56,6 +73,9 @@ class Session(Struct, frozen=True, kw_only=True):
             system=self.system,
             roles=frozenset(role.name.lower() for role in self.roles),
             token=token,
+            delegation=self.claims.via,
+            delegation_id=self.claims.via_id,
+            restricted=self.lent is not None and self.lent.restricted,
         )
 
 
@@ -76,7 +96,7 @@ _project = _with_domain(Project.table, _p.id == bindparam("id"), _p.id, _p.name)
 _domain = select(_p.id, _p.name).where(_p.id == bindparam("id"), _p.is_domain, _p.enabled)
 
 
-def resolve(tx: Connection, claims: Claims, revocations: Revocations) -> Session:
+def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: Mapping[str, Lender]) -> Session:
     """What the token means; Unauthorized where user or scope is gone or disabled, or he holds no role there any more."""
     row = tx.execute(_user, {"id": claims.user_id}).first()
     if row is None or revocations.until("domain", row.domain_id) >= claims.issued_at:
@@ -84,17 +104,24 @@ def resolve(tx: Connection, claims: Claims, revocations: Revocations) -> Session
     user = UserRef(Domain(row.domain_id, row.domain_name), row.id, row.name, row.password_expires_at)
     if not claims.scope:
         return Session(claims=claims, user=user)
-    roles = tuple(roles_on(tx, claims.user_id, claims.scope, claims.scope_id))
+    lent = lenders[claims.via](tx, claims) if claims.via else None
+    roles = lent.roles if lent is not None else own_roles(tx, claims)
     if not roles:
         raise Unauthorized()
     if claims.scope == "system":
-        return Session(claims=claims, user=user, system=True, roles=roles)
+        return Session(claims=claims, user=user, system=True, roles=roles, lent=lent)
     scope = tx.execute(_domain if claims.scope == "domain" else _project, {"id": claims.scope_id}).first()
     if scope is None:
         raise Unauthorized()
     if claims.scope == "domain":
-        return Session(claims=claims, user=user, domain=Domain(scope.id, scope.name), roles=roles)
+        return Session(claims=claims, user=user, domain=Domain(scope.id, scope.name), roles=roles, lent=lent)
     if revocations.until("domain", scope.domain_id) >= claims.issued_at:
         raise Unauthorized()
     project = ProjectRef(Domain(scope.domain_id, scope.domain_name), scope.id, scope.name)
-    return Session(claims=claims, user=user, project=project, roles=roles)
+    return Session(claims=claims, user=user, project=project, roles=roles, lent=lent)
+
+
+def own_roles(tx: Connection, claims: Claims) -> tuple[RoleRef, ...]:
+    """The roles that the token's user has himself where the token is for, those of his provider's groups included."""
+    groups = claims.federation.group_ids if claims.federation is not None else ()
+    return tuple(roles_on(tx, claims.user_id, claims.scope, claims.scope_id, groups))

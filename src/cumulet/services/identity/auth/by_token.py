@@ -1,0 +1,26 @@
+"""Method `token`: a token that is still valid, for another one with another scope. It ends when the first one does."""
+
+import msgspec
+from msgspec import Struct
+
+from cumulet.services.identity.auth.method import Proof, decoded
+from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.revocation import microseconds
+
+
+class TokenMethod(Struct):
+    id: str
+
+
+async def prove_token(ctx: Ctx, payload: msgspec.Raw) -> Proof:
+    """Whoever holds a token is its user."""
+    session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
+    claims = session.claims
+    return Proof(
+        user_id=claims.user_id,
+        methods=("token", *(m for m in claims.methods if m != "token")),
+        issued_at=microseconds(),
+        since=claims,
+        federation=claims.federation,
+        thumbprint=claims.thumbprint,
+    )

@@ -1,0 +1,79 @@
+"""From a proof to a token, and what is told of a token."""
+
+import base64
+import secrets
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cumulet.api.http import Response
+from cumulet.services.identity.auth.method import Proof
+from cumulet.services.identity.auth.scope import Place
+from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.claims import Claims
+from cumulet.services.identity.endpoint import catalog_for
+from cumulet.services.identity.session import Session
+
+
+async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
+    """A new token and what it means; Unauthorized where its user has no role there."""
+    runtime, since = ctx.service, proof.since
+    own = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
+    ends = [since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000]
+    ends += [end for end in (proof.expires_at, place.expires_at) if end is not None]
+    claims = Claims(
+        user_id=place.user_id or proof.user_id,
+        methods=proof.methods,
+        issued_at=proof.issued_at,
+        expires_at=min(ends),
+        audit_ids=(own, since.audit_ids[-1]) if since else (own,),
+        scope=place.scope,
+        scope_id=place.scope_id,
+        via=place.via or proof.via,
+        via_id=place.via_id or proof.via_id,
+        federation=proof.federation,
+        thumbprint=proof.thumbprint,
+    )
+    session = await runtime.resolve(claims)
+    return runtime.keys.seal(claims), session
+
+
+async def token_reply(ctx: Ctx, token: str, session: Session, status: int) -> Response:
+    """The reply that tells of a token, which itself is in a header."""
+    headers = {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
+    return Response.json(await token_body(ctx, session), status, **headers)
+
+
+async def token_body(ctx: Ctx, session: Session) -> dict[str, Any]:
+    """What is told of a token."""
+    claims = session.claims
+    token: dict[str, Any] = {
+        "methods": claims.methods,
+        "user": session.user,
+        "audit_ids": claims.audit_ids,
+        "expires_at": told_time(claims.expires_at),
+        "issued_at": told_time(claims.issued_at),
+    }
+    if session.project is not None:
+        token |= {"project": session.project, "is_domain": False}
+    elif session.domain is not None:
+        token["domain"] = session.domain
+    elif session.system:
+        token["system"] = {"all": True}
+    if session.lent is not None:
+        token |= session.lent.shown
+    if claims.scope:
+        token["roles"] = session.roles
+        if "nocatalog" not in ctx.request.query:
+            token["catalog"] = await catalog(ctx, session.project.id if session.project else None, session.user.id)
+    return {"token": token}
+
+
+async def catalog(ctx: Ctx, project_id: str | None, user_id: str) -> list[dict[str, Any]]:
+    """The catalogue as a token for this project sees it."""
+    return catalog_for(await ctx.service.catalog(), project_id, user_id)
+
+
+def told_time(microseconds: int) -> str:
+    """A token's time as it is sent."""
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=microseconds)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

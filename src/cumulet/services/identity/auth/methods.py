@@ -1,0 +1,12 @@
+"""Every method of authentication, by the name that clients call it by."""
+
+from collections.abc import Mapping
+
+from cumulet.services.identity.auth.by_password import prove_password
+from cumulet.services.identity.auth.by_token import prove_token
+from cumulet.services.identity.auth.method import Method
+
+METHODS: Mapping[str, Method] = {
+    "password": prove_password,
+    "token": prove_token,
+}

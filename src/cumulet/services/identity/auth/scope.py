@@ -1,0 +1,115 @@
+"""What a token is to be for: the `scope` of a login."""
+
+from typing import Any, Literal
+
+from msgspec import Struct, field
+from sqlalchemy import Connection, select
+
+from cumulet.core.errors import Invalid, Unauthorized
+from cumulet.services.identity.assignments import roles_on
+from cumulet.services.identity.auth.method import Proof
+from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.project import Project
+from cumulet.services.identity.tables import SYSTEM
+from cumulet.services.identity.user import User
+
+
+class DomainRef(Struct):
+    id: str | None = None
+    name: str | None = None
+
+
+class ProjectScope(Struct):
+    id: str | None = None
+    name: str | None = None
+    domain: DomainRef | None = None
+
+
+class SystemScope(Struct):
+    all: Literal[True]
+
+
+class Scope(Struct):
+    project: ProjectScope | None = None
+    domain: DomainRef | None = None
+    system: SystemScope | None = None
+    unscoped: dict[str, Any] | None = None
+    trust: dict[str, Any] | None = field(default=None, name="OS-TRUST:trust")
+
+
+class Place(Struct, frozen=True):
+    """What a token is for: `scope` is project, domain, system or nothing; `via` a delegation that it speaks by there.
+
+    `user_id` is whom the token speaks for, where that is not who asks for it.
+    """
+
+    scope: str = ""
+    scope_id: str = ""
+    via: str = ""
+    via_id: str = ""
+    user_id: str = ""
+    expires_at: int | None = None
+
+
+NOWHERE = Place()
+
+
+async def place_of(ctx: Ctx, proof: Proof, asked: Scope | str | None) -> Place:
+    """What the token is to be for. Whether its user has a role there is seen when the token is resolved."""
+    if isinstance(asked, str) or (asked is not None and asked.unscoped is not None):
+        return NOWHERE
+    if asked is None:
+        return await ctx.service.kernel.db.read_inline(_default_place, proof.user_id)
+    given = [s for s in (asked.project, asked.domain, asked.system, asked.trust) if s is not None]
+    if len(given) != 1:
+        raise Invalid("A scope is exactly one of project, domain, system and unscoped.")
+    if asked.trust is not None:
+        raise Unauthorized()
+    if asked.system is not None:
+        return Place("system", SYSTEM)
+    return await ctx.service.kernel.db.read_inline(_named_place, asked)
+
+
+def _default_place(tx: Connection, user_id: str) -> Place:
+    """The user's default project, if he can use it; no scope else."""
+    u, p = User.table.c, Project.table.c
+    statement = select(p.id).where(u.id == user_id, p.id == u.default_project_id, p.enabled, ~p.is_domain)
+    project_id = tx.execute(statement).scalar()
+    if project_id is None or not roles_on(tx, user_id, "project", project_id):
+        return NOWHERE
+    return Place("project", project_id)
+
+
+def _named_place(tx: Connection, asked: Scope) -> Place:
+    """The project or domain that was named; Unauthorized where there is none, as for one that he may not use."""
+    if asked.domain is not None:
+        if asked.domain.id is None and asked.domain.name is None:
+            raise Invalid("Expecting to find id or name in domain. The server could not comply with the request.")
+        domain_id = domain_named(tx, asked.domain)
+        if domain_id is None:
+            raise Unauthorized()
+        return Place("domain", domain_id)
+    project = asked.project
+    assert project is not None
+    c = Project.table.c
+    if project.id is not None:
+        found = tx.execute(select(c.id).where(c.id == project.id, ~c.is_domain)).scalar()
+    elif project.name is None or project.domain is None:
+        raise Invalid(
+            "Expecting to find id, or name and domain, in project. The server could not comply with the request."
+        )
+    else:
+        domain_id = domain_named(tx, project.domain) or ""
+        where = (c.name == project.name, c.domain_id == domain_id, ~c.is_domain)
+        found = tx.execute(select(c.id).where(*where)).scalar() if domain_id else None
+    if found is None:
+        raise Unauthorized()
+    return Place("project", found)
+
+
+def domain_named(tx: Connection, ref: DomainRef) -> str | None:
+    """The id of the domain that is meant, if there is one."""
+    c = Project.table.c
+    where = c.id == ref.id if ref.id is not None else c.name == ref.name
+    found: str | None = tx.execute(select(c.id).where(where, c.is_domain)).scalar()
+    return found

@@ -1,0 +1,98 @@
+"""Tokens: POST|GET|HEAD|DELETE /v3/auth/tokens."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cumulet.api.http import Endpoint, Response
+from cumulet.core.errors import Invalid, NotFound, Unauthorized
+from cumulet.services.identity.auth.issue import issue, token_reply
+from cumulet.services.identity.auth.method import Proof, combined
+from cumulet.services.identity.auth.methods import METHODS
+from cumulet.services.identity.auth.scope import Scope, place_of
+from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
+from cumulet.services.identity.session import Session
+
+RULES = {
+    "identity:validate_token": f"{ADMIN_OR_SYSTEM_READER} or rule:service_role or rule:token_subject",
+    "identity:check_token": f"{ADMIN_OR_SYSTEM_READER} or rule:token_subject",
+    "identity:revoke_token": f"{ADMIN} or rule:token_subject",
+}
+
+
+class Identity(Struct):
+    """How somebody shows who he is. What each method takes is its own (`by_*.py`) and stands under the method's name."""
+
+    methods: Annotated[list[str], Meta(min_length=1, max_length=8)]
+
+
+class Auth(Struct):
+    identity: Identity
+    scope: Scope | Literal["unscoped"] | None = None
+
+
+class AuthBody(Struct):
+    auth: Auth
+
+
+class _Payloads(Struct):
+    identity: dict[str, msgspec.Raw]
+
+
+class _PayloadsBody(Struct):
+    auth: _Payloads
+
+
+_payloads = msgspec.json.Decoder(_PayloadsBody).decode
+
+
+async def issue_token(ctx: Ctx, body: AuthBody) -> Response:
+    """Log in: a token for who shows that he is a user, for the scope he asks for."""
+    payloads = _payloads(await ctx.request.read()).auth.identity
+    proof = await _prove(ctx, body.auth.identity.methods, payloads)
+    token, session = await issue(ctx, proof, await place_of(ctx, proof, body.auth.scope))
+    return await token_reply(ctx, token, session, 201)
+
+
+async def _prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proof:
+    """Check every method that is used; all must tell of the same user."""
+    if unknown := [m for m in methods if m not in METHODS]:
+        raise Unauthorized(f"Attempted to authenticate with an unsupported method: {', '.join(sorted(unknown))[:200]}.")
+    for method in methods:
+        if method not in payloads:
+            raise Invalid(f"Expecting to find {method} in identity. The server could not comply with the request.")
+    return combined([await METHODS[method](ctx, payloads[method]) for method in dict.fromkeys(methods)])
+
+
+async def _subject(ctx: Ctx, rule: str) -> tuple[str, Session]:
+    """The token that the request is about, if the caller may do this with it."""
+    token = ctx.request.headers.get("X-Subject-Token") or ""
+    try:
+        session = await ctx.service.session(token)
+    except Unauthorized:
+        raise NotFound(message="Failed to validate token") from None
+    ctx.require(rule, {"target.token.user_id": session.user.id})
+    return token, session
+
+
+async def show_token(ctx: Ctx) -> Response:
+    """Validate a token and show what it is for."""
+    rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
+    token, session = await _subject(ctx, rule)
+    return await token_reply(ctx, token, session, 200)
+
+
+async def revoke_token(ctx: Ctx) -> Response:
+    """Revoke a token."""
+    _, session = await _subject(ctx, "identity:revoke_token")
+    await ctx.service.revoke(session.claims)
+    return Response(204)
+
+
+endpoints = [
+    Endpoint("POST", "/v3/auth/tokens", issue_token, body=AuthBody, status=201, auth=False),
+    Endpoint("GET", "/v3/auth/tokens", show_token),
+    Endpoint("DELETE", "/v3/auth/tokens", revoke_token),
+]
