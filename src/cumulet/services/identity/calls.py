@@ -89,7 +89,8 @@ def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: 
     item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}
     changes = {n: v for n, v in body.given().items() if n in stored} | more
-    changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
+    if cls.options.extra:
+        changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
     db.update(tx, cls, id, **changes)
     return db.get(tx, cls, id)
 
@@ -98,6 +99,7 @@ def calls(
     cls: type[Resource],
     *,
     create: Callable[[Ctx, Any], Awaitable[Any]] | None = None,
+    put: Callable[[Ctx, str, Any], Awaitable[Any]] | None = None,
     update: Callable[[Ctx, Any, Any], Awaitable[Any]] | None = None,
     delete: Callable[[Ctx, Any], Awaitable[None]] | None = None,
     scope: Scope = everything,
@@ -106,8 +108,8 @@ def calls(
     reveal: Callable[[Ctx, Any], Any] | None = None,
 ) -> list[Endpoint]:
     """List, show, create, update (PATCH) and delete of a resource, under `identity:<verb>_<kind>`. `create` asks `guard`
-    itself, once it knows what is to be made; `update` and `delete` get the object. `where` tells it apart in its table,
-    `reveal` turns what is stored into what is shown."""
+    itself, once it knows what is to be made; `put` creates under an id that the client picks; `update` and `delete` get the
+    object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown."""
     listed = listing or Listing(sort=(("id", "asc"),))
     list_rule = f"identity:list_{cls.options.plural}"
 
@@ -127,6 +129,10 @@ def calls(
         assert create is not None
         return enveloped(ctx, cls, opened(ctx, await create(ctx, body)))
 
+    async def put_one(ctx: Ctx, id: str, body: Body) -> Any:
+        assert put is not None
+        return enveloped(ctx, cls, opened(ctx, await put(ctx, id, body)))
+
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
         changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
@@ -140,6 +146,7 @@ def calls(
     list_all.__doc__ = f"List {cls.options.plural}."
     show_one.__doc__ = f"Show a {cls.kind}."
     create_one.__doc__ = f"Create a {cls.kind}."
+    put_one.__doc__ = f"Create a {cls.kind} under an id of the caller's choice."
     update_one.__doc__ = f"Change a {cls.kind}."
     delete_one.__doc__ = f"Delete a {cls.kind}."
     collection, member = cls.options.path, f"{cls.options.path}/{{id}}"
@@ -149,6 +156,8 @@ def calls(
     ]
     if create is not None:
         endpoints.append(Endpoint("POST", collection, create_one, body=cls, status=201, resource=cls))
+    if put is not None:
+        endpoints.append(Endpoint("PUT", member, put_one, body=cls, status=201, resource=cls))
     if update is not None:
         endpoints.append(Endpoint("PATCH", member, update_one, body=cls, mode="update", resource=cls))
     if delete is not None:

@@ -6,6 +6,7 @@ The resources refer to one another in circles, so their tables are taken by name
 from sqlalchemy import Connection, delete, or_, update
 
 from cumulet.core.db import metadata
+from cumulet.services.identity.federation.tables import federated_user, timed_membership
 from cumulet.services.identity.tables import SYSTEM, assignment, implied_role, membership
 
 a = assignment.c
@@ -14,6 +15,8 @@ a = assignment.c
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
     tx.execute(delete(membership).where(membership.c.user_id == id))
+    tx.execute(delete(timed_membership).where(timed_membership.c.user_id == id))
+    tx.execute(delete(federated_user).where(federated_user.c.user_id == id))
     credential = metadata.tables["identity_credential"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
 
@@ -21,6 +24,7 @@ def forget_user(tx: Connection, id: str) -> None:
 def forget_group(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
     tx.execute(delete(membership).where(membership.c.group_id == id))
+    tx.execute(delete(timed_membership).where(timed_membership.c.group_id == id))
 
 
 def forget_role(tx: Connection, id: str) -> None:

@@ -18,6 +18,7 @@ from cumulet.services.identity import (
     version,
 )
 from cumulet.services.identity.auth import available, token
+from cumulet.services.identity.federation import identity_provider, mapping, protocol, service_provider
 
 PARTS = (
     token,
@@ -33,6 +34,10 @@ PARTS = (
     region,
     credential,
     policy,
+    identity_provider,
+    protocol,
+    mapping,
+    service_provider,
 )
 
 SERVICE = Service(

@@ -17,6 +17,8 @@ from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
+from cumulet.services.identity.federation.service_provider import ProviderRef, enabled_providers
+from cumulet.services.identity.federation.shadow import ended_between
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.password import Passwords
@@ -42,12 +44,15 @@ class IdentityRuntime:
         self.revocations = Revocations()
         self._callers: dict[bytes, tuple[int, Caller]] = {}
         self._catalog: list[CatalogRow] | None = None
+        self._providers: list[ProviderRef] | None = None
         self._generation = 0
+        self._ended_until = microseconds()
 
     async def start(self) -> None:
         self.keys.load()
         await self.kernel.db.read(self.revocations.load)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
+        self.kernel.tasks.every("memberships that end", 60, self._end_memberships)
         await self._keep_house()
 
     async def stop(self) -> None:
@@ -56,6 +61,13 @@ class IdentityRuntime:
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime)
+
+    async def _end_memberships(self) -> None:
+        """Forget what is remembered of tokens when memberships have ended by time alone."""
+        now = microseconds()
+        if await self.kernel.db.read(ended_between, self._ended_until, now):
+            self._forget()
+        self._ended_until = now
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
@@ -73,6 +85,7 @@ class IdentityRuntime:
         self._generation += 1
         self._callers.clear()
         self._catalog = None
+        self._providers = None
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
@@ -114,6 +127,16 @@ class IdentityRuntime:
                 return rows
             self._catalog = rows
         return self._catalog
+
+    async def service_providers(self) -> list[ProviderRef]:
+        """The other clouds to which this one vouches for its users."""
+        if self._providers is None:
+            generation = self._generation
+            found = await self.kernel.db.read_inline(enabled_providers)
+            if generation != self._generation:
+                return found
+            self._providers = found
+        return self._providers
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

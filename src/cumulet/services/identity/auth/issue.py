@@ -9,9 +9,9 @@ from cumulet.api.http import Response
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.scope import Place
 from cumulet.services.identity.calls import Ctx
-from cumulet.services.identity.claims import Claims
+from cumulet.services.identity.claims import Claims, Federation
 from cumulet.services.identity.endpoint import catalog_for
-from cumulet.services.identity.session import Session
+from cumulet.services.identity.session import Session, UserRef
 
 
 async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
@@ -59,13 +59,27 @@ async def token_body(ctx: Ctx, session: Session) -> dict[str, Any]:
         token["domain"] = session.domain
     elif session.system:
         token["system"] = {"all": True}
+    if claims.federation is not None:
+        token["user"] = _federated(session.user, claims.federation)
     if session.lent is not None:
         token |= session.lent.shown
     if claims.scope:
         token["roles"] = session.roles
         if "nocatalog" not in ctx.request.query:
             token["catalog"] = await catalog(ctx, session.project.id if session.project else None, session.user.id)
+    if providers := await ctx.service.service_providers():
+        token["service_providers"] = providers
     return {"token": token}
+
+
+def _federated(user: UserRef, federation: Federation) -> dict[str, Any]:
+    """A user as he is told of, with where he comes from; he has no password here that could expire."""
+    origin = {
+        "groups": [{"id": id} for id in federation.group_ids],
+        "identity_provider": {"id": federation.idp_id},
+        "protocol": {"id": federation.protocol_id},
+    }
+    return {"domain": user.domain, "id": user.id, "name": user.name, "OS-FEDERATION": origin}
 
 
 async def catalog(ctx: Ctx, project_id: str | None, user_id: str) -> list[dict[str, Any]]:
