@@ -20,7 +20,7 @@ HEADER: Row = ("service", "name", "component", "port", "protocol", "endpoint", "
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv", "markdown"]), default="table",
               help="How to print them.  [default: table]")  # fmt: skip
 def command(settings: Settings, form: str) -> None:
-    """List the ports Cumulet listens on, or will.
+    """Show who listens where and who must reach whom; check and prove it.
 
     `served` tells whether this version has the service behind a port.
 

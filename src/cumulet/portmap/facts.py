@@ -1,5 +1,6 @@
 """The facts: `data/ports.csv` (one row says where a component listens), `data/flows.csv` (one row says who opens a connection
-to it, and what for) and `data/components.csv` (what a component is, and on which hosts). Each row names its source.
+to it, and what for), `data/components.csv` (what a component is, and on which hosts) and `data/neighbours.csv` (what else
+wants the same ports). Each row of a fact names its source.
 
 Two eras differ: `kilo`, whose table is still the most copied one, and `current`. Deployment tools move ports: those rows
 have the tool as their `dialect`. What Cumulet itself listens on is in `cumulet.ports` alone; here it is the dialect `cumulet`.
@@ -74,6 +75,20 @@ class Flow(Struct, frozen=True, kw_only=True):
         return port_range(self.port)
 
 
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """Something that is no part of OpenStack and wants a port, too."""
+
+    port: str
+    protocol: str
+    who: str
+    note: str
+    source: str
+
+    @property
+    def range(self) -> tuple[int, int]:
+        return port_range(self.port)
+
+
 class Component(Struct, frozen=True, kw_only=True):
     """A program, or a party outside of the cloud. `roles` are those of the hosts it runs on, or `client`, `tenant`,
     `operator`, `external`; `network` is the one on which it is reached."""
@@ -142,6 +157,12 @@ def facts() -> Facts:
     """The facts, read once."""
     ports = (*_own_ports(), *_read("ports.csv", PortFact, ("endpoint",)))
     return Facts(ports, tuple(_read("flows.csv", Flow)), tuple(_read("components.csv", Component, ("roles",))))
+
+
+@lru_cache(1)
+def read_neighbours() -> tuple[Neighbour, ...]:
+    """Who else wants ports, from `data/neighbours.csv`."""
+    return tuple(_read("neighbours.csv", Neighbour))
 
 
 def _own_ports() -> Iterable[PortFact]:
