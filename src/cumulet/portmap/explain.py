@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cumulet.portmap.facts import OWN, UPSTREAM, Facts, Flow, PortFact, read_neighbours
+from cumulet.portmap.facts import OWN, UPSTREAM, Facts, Flow, PortFact, overlap, read_neighbours
 
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 DEFAULT_EPHEMERAL = (32768, 60999)
@@ -67,7 +67,7 @@ def _explain(facts: Facts, rows: list[PortFact]) -> Explanation:
     states = {r.state for r in rows}
     return Explanation(
         port=row.port, protocol=row.protocol, component=row.component, service=row.service,
-        state="listed" if states & {"listed", "planned"} else sorted(states)[0],
+        state="listed" if states & {"listed", "planned"} else min(states),
         about=component.about if component else row.note,
         callers={network: sorted(names) for network, names in sorted(callers.items())},
         exposure=_exposure(row, rows, flows),
@@ -117,12 +117,12 @@ def collisions(facts: Facts, row: PortFact) -> list[str]:
     first, last = row.range
     found = []
     for other in facts.ports:
-        if other.component != row.component and other.protocol in ("tcp", "udp"):
-            if other.range[0] <= last and first <= other.range[1]:
-                word = "no collision, another protocol" if other.protocol != row.protocol else other.state
-                found.append(f"{other.component} on {other.port}/{other.protocol} ({_where(other)}; {word})")
+        has_ports = other.protocol in ("tcp", "udp")
+        if has_ports and other.component != row.component and overlap(other.range, row.range):
+            word = "no collision, another protocol" if other.protocol != row.protocol else other.state
+            found.append(f"{other.component} on {other.port}/{other.protocol} ({_where(other)}; {word})")
     for neighbour in read_neighbours():
-        if neighbour.protocol == row.protocol and neighbour.range[0] <= last and first <= neighbour.range[1]:
+        if neighbour.protocol == row.protocol and overlap(neighbour.range, row.range):
             found.append(f"{neighbour.who}: {neighbour.note}")
     low, high = ephemeral_range()
     if row.protocol == "tcp" and first <= high and low <= last:
