@@ -67,7 +67,6 @@ class Flow(Struct, frozen=True, kw_only=True):
     purpose: str
     era: str
     phase: str
-    dialect: str
     reference: str
 
     @property
@@ -91,9 +90,10 @@ class Neighbour(Struct, frozen=True, kw_only=True):
 
 class Component(Struct, frozen=True, kw_only=True):
     """A program, or a party outside of the cloud. `roles` are those of the hosts it runs on, or `client`, `tenant`,
-    `operator`, `external`; `network` is the one on which it is reached."""
+    `operator`, `external`; `network` is the one on which it is reached, `service` its service type (parties have none)."""
 
     component: str
+    service: str
     roles: tuple[str, ...]
     network: str
     about: str

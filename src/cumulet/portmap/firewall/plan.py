@@ -127,7 +127,7 @@ def _flows(facts: Facts, row: PortFact, era: str) -> Iterable[Flow]:
         found.append(
             Flow(
                 source="API client", destination=row.component, port=row.port, protocol=row.protocol, network="public",
-                purpose=row.note, era=era, phase="run", dialect=row.dialect, reference=row.source,
+                purpose=row.note, era=era, phase="run", reference=row.source,
             )
         )  # fmt: skip
     return found
