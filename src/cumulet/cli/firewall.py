@@ -1,6 +1,7 @@
 """`cumulet firewall`."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -11,6 +12,8 @@ from cumulet.portmap.firewall import apply as live
 from cumulet.portmap.firewall.plan import HOST_ROLES, NAMED, Plan, PlanError, make
 from cumulet.portmap.firewall.render import FORMS
 
+STATE = "firewall"
+"""The folder of the data directory that holds what --rollback needs."""
 MEANING = {
     "public": "clients: people, SDKs, browsers",
     "internal": "the hosts of the cloud among themselves",
@@ -29,7 +32,7 @@ def _networks(command: click.Command) -> click.Command:
 
 
 @click.command("firewall")
-@with_settings("port_offset")
+@with_settings("data", "port_offset")
 @click.option("--role", "roles", multiple=True, type=click.Choice(HOST_ROLES), help="What the host is; may be given several "
               "times.  [default: all-in-one]")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(list(FORMS)), default="nftables", help="For which firewall.  "
@@ -64,7 +67,7 @@ def command(
     """
     try:
         if confirm:
-            live.confirm()
+            live.confirm(settings.data / STATE)
             click.echo("kept")
         elif remove:
             click.echo("removed" if live.remove() else "there was nothing to remove")
@@ -76,7 +79,7 @@ def command(
             )  # fmt: skip
             _warn(plan)
             if do_apply:
-                _apply(plan, rollback)
+                _apply(plan, rollback, settings.data / STATE)
             else:
                 click.echo(FORMS[form](plan), nl=False)
     except (PlanError, live.ApplyError) as error:
@@ -90,10 +93,10 @@ def _warn(plan: Plan) -> None:
         click.echo(f"note: no --{network} network was given, so nothing from there reaches {shown}", err=True)
 
 
-def _apply(plan: Plan, rollback: float) -> None:
+def _apply(plan: Plan, rollback: float, state: Path) -> None:
     if not any(rule.network == "admin" for rule in plan.rules):
         click.echo("note: no --admin or --internal network was given: nobody will reach this host over SSH", err=True)
-    if not live.apply(plan, rollback):
+    if not live.apply(plan, rollback, state):
         click.echo("in force already: nothing was changed")
         return
     click.echo(f"in force: {len(plan.rules)} rules in the table inet cumulet_firewall")
@@ -103,7 +106,7 @@ def _apply(plan: Plan, rollback: float) -> None:
         f"They go again in {rollback:g} s, unless you confirm that you still get in:\n  cumulet firewall --confirm"
     )
     if sys.stdin.isatty() and click.confirm("Keep them?", default=False):
-        live.confirm()
+        live.confirm(state)
         click.echo("kept")
 
 

@@ -2,7 +2,7 @@
 
 The rules are one table of our own, replaced in one transaction: other tables are neither read nor changed. Before that, a
 process of its own is started that outlives the session: when its time is up and nobody has confirmed, it puts back what was
-there before. What it needs is on disk (in a directory of root's), and it works without a terminal.
+there before. What it needs is on disk (in the directory `state`), and it works without a terminal.
 """
 
 import hashlib
@@ -19,7 +19,6 @@ from cumulet.files import write_atomic
 from cumulet.portmap.firewall.plan import Plan
 from cumulet.portmap.firewall.render import TABLE, nftables
 
-STATE = Path("/run/cumulet/firewall")
 LOOK = 0.2
 """Seconds between looks for the confirmation."""
 
@@ -35,7 +34,7 @@ class Waiting(Struct, frozen=True):
     deadline: float  # Unix time
 
 
-def apply(plan: Plan, rollback: float, state: Path = STATE) -> bool:
+def apply(plan: Plan, rollback: float, state: Path) -> bool:
     """Put the plan into force; False if it is already. With `rollback` seconds it goes again unless `confirm` is called.
     Raises ApplyError."""
     if waiting(state) is not None:
@@ -68,7 +67,7 @@ def _stored(state: Path) -> str:
         return ""
 
 
-def confirm(state: Path = STATE) -> None:
+def confirm(state: Path) -> None:
     """Keep what was put into force. Raises ApplyError where nothing waits."""
     if waiting(state) is None:
         raise ApplyError(
@@ -86,7 +85,7 @@ def remove() -> bool:
     return True
 
 
-def waiting(state: Path = STATE) -> Waiting | None:
+def waiting(state: Path) -> Waiting | None:
     """The change that waits to be confirmed, if one does."""
     try:
         found = Waiting(**json.loads((state / "waiting.json").read_text()))

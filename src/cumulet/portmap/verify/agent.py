@@ -19,6 +19,7 @@ from typing import Any
 
 TRACE = "cumulet_trace"
 WORD = b"cumulet\n"
+AT_ONCE = 256
 HELD: dict[tuple[str, int], socket.socket] = {}  # (protocol, port) -> socket of ours
 
 
@@ -77,10 +78,10 @@ def probe(request: dict[str, Any]) -> list[str]:
         results[index] = _tcp(address, port, timeout) if protocol == "tcp" else _udp(address, port, timeout)
 
     threads = [threading.Thread(target=one, args=(i, *t)) for i, t in enumerate(request["targets"])]
-    for start in range(0, len(threads), 64):
-        for thread in threads[start : start + 64]:
+    for start in range(0, len(threads), AT_ONCE):
+        for thread in threads[start : start + AT_ONCE]:
             thread.start()
-        for thread in threads[start : start + 64]:
+        for thread in threads[start : start + AT_ONCE]:
             thread.join()
     return results
 
