@@ -155,10 +155,20 @@ def trace(request: dict[str, Any]) -> str:
         done = subprocess.run(["nft", "-f", "-"], input="\n".join([*lines, "}", ""]), stderr=subprocess.PIPE, text=True)
         if done.returncode:
             return done.stderr.strip().splitlines()[0]
-        TRACER.append(subprocess.Popen(["nft", "monitor", "trace"], stdout=subprocess.PIPE, universal_newlines=True))
+        tracer = subprocess.Popen(["nft", "monitor", "trace"], stdout=subprocess.PIPE, universal_newlines=True)
+        TRACER.append(tracer)
+        while tracer.poll() is None and not _hears(tracer.pid):
+            time.sleep(0.01)
     except OSError as error:
         return f"nft: {error.strerror}"
     return ""
+
+
+def _hears(pid: int) -> bool:
+    """Whether a process has joined a group of netfilter's netlink family (12): only then it is told of packets."""
+    with open("/proc/net/netlink") as table:
+        rows = [line.split() for line in list(table)[1:]]
+    return any(row[1] == "12" and row[2] == str(pid) and int(row[3], 16) for row in rows)
 
 
 def traced(seconds: float) -> list[list[str]]:
