@@ -10,8 +10,8 @@ COMMANDS = {
     "status": "Say what runs, what does not, and why.",
     "demo": "Boot a server on a network of its own and log in to it.",
     "clouds-yaml": "Print the credentials for OpenStack clients.",
-    "ports": "Show who listens where and who must reach whom; check and prove it.",
-    "firewall": "Make firewall rules for a host: what must reach it, and nothing else.",
+    "ports": "Show who listens where; check it, prove it, draw it.",
+    "firewall": "Make firewall rules for a host, and apply them.",
     "openapi": "Print the OpenAPI document of a service.",
     "reset": "Remove the cloud: servers, networks, all data.",
 }

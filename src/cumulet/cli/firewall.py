@@ -50,10 +50,10 @@ def command(
     settings: Settings, roles: tuple[str, ...], form: str, dialect: str, era: str, services: tuple[str, ...],
     do_apply: bool, rollback: float, confirm: bool, remove: bool, **networks: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Make firewall rules for a host: what must reach it, from which networks, and nothing else.
+    """Make firewall rules for a host, and apply them.
 
-    The rules follow from who connects to whom (`cumulet ports graph`). A network that is not given lets nothing in, and the
-    command says what that closes.
+    They let in what must reach the host, from the networks it comes from, and nothing else: that follows from who connects to
+    whom (`cumulet ports graph`). A network that is not given lets nothing in, and the command says what that closes.
 
     \b
     Example: print the rules of this host; put them into force, and keep them if you still get in:

@@ -18,8 +18,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-GREETING = 0.3
-"""Seconds that a server which speaks first is given to begin."""
 LIMIT = 65536
 """Bytes read of an answer."""
 
@@ -92,8 +90,7 @@ async def detect(host: str, port: int, expected: str = "http", timeout: float = 
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
-        async with asyncio.timeout(timeout):
-            found = await _ask(host, port, expected)
+        found = await _ask(host, port, expected, timeout)
     except TimeoutError:
         found = Finding(
             state=FILTERED, problem=f"no answer within {timeout:g} s: a firewall drops it, or the host is down"
@@ -105,16 +102,18 @@ async def detect(host: str, port: int, expected: str = "http", timeout: float = 
     return msgspec.structs.replace(found, milliseconds=round((loop.time() - began) * 1000, 1))
 
 
-async def _ask(host: str, port: int, expected: str) -> Finding:
-    order = dict.fromkeys((expected, "http", "tls", "amqp"))
-    last = b""
-    for protocol in order:
+async def _ask(host: str, port: int, expected: str, timeout: float) -> Finding:
+    """Connect within `timeout`. What then is silent is open: it is given half of the time to speak the expected protocol, and
+    a little for each of the others."""
+    patience, last = timeout / 2, b""
+    for protocol in dict.fromkeys((expected, "http", "tls", "amqp")):
         if protocol == "tls":
-            finding = await _tls(host, port)
+            finding = await _tls(host, port, timeout, patience)
             if finding is not None:
                 return finding
             continue
-        last = await _exchange(host, port, protocol) or last
+        last = await _exchange(host, port, protocol, timeout, patience) or last
+        patience = timeout / 6
         name = recognise(last)
         if name == "http" and b"HTTPS" in last:  # a server that wants TLS, and says so in the clear
             continue
@@ -129,22 +128,34 @@ def recognise(data: bytes) -> str | None:
     return next((name for name, fits in RECOGNISE if data and fits(data)), None)
 
 
-async def _exchange(host: str, port: int, protocol: str, context: ssl.SSLContext | None = None) -> bytes:
+async def _exchange(
+    host: str, port: int, protocol: str, timeout: float, patience: float, context: ssl.SSLContext | None = None
+) -> bytes:
     """Connect, say the protocol's first words, and read the answer (a greeting, where the server speaks first)."""
-    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host if context else None)
+    reader, writer = await _connect(host, port, timeout, context)
     try:
         if protocol not in SPEAK_FIRST:
             words = iscsi_login() if protocol == "iscsi" else FIRST_WORDS.get(protocol, b"")
             writer.write(words.replace(b"%s", host.encode()) if protocol == "http" else words)
-            await writer.drain()
         with contextlib.suppress(TimeoutError, OSError):
-            async with asyncio.timeout(GREETING if protocol in SPEAK_FIRST else None):
+            async with asyncio.timeout(patience):
                 return await (_whole(reader) if protocol == "http" else reader.read(LIMIT))
         return b""
     finally:
-        writer.close()
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await writer.wait_closed()
+        await _hang_up(writer)
+
+
+async def _connect(
+    host: str, port: int, timeout: float, context: ssl.SSLContext | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async with asyncio.timeout(timeout):
+        return await asyncio.open_connection(host, port, ssl=context, server_hostname=host if context else None)
+
+
+async def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()  # nobody waits for what a silent server would still say
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
 
 
 async def _whole(reader: asyncio.StreamReader) -> bytes:
@@ -156,20 +167,18 @@ async def _whole(reader: asyncio.StreamReader) -> bytes:
     return b"".join(parts)
 
 
-async def _tls(host: str, port: int) -> Finding | None:
+async def _tls(host: str, port: int, timeout: float, patience: float) -> Finding | None:
     """Whether TLS is spoken, with the certificate and what is inside; None where it is not."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # which certificate it is, is what we want to know
     try:
-        _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
-    except (ssl.SSLError, ConnectionResetError):
+        _, writer = await _connect(host, port, patience, context)
+    except (TimeoutError, OSError):  # it was connected to before, so this is about TLS
         return None
     certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    with contextlib.suppress(OSError, ssl.SSLError):
-        await writer.wait_closed()
-    answer = await _exchange(host, port, "http", context)
+    await _hang_up(writer)
+    answer = await _exchange(host, port, "http", timeout, timeout / 2, context)
     inner = _described("http", answer) if recognise(answer) == "http" else Finding(state=OPEN)
     return msgspec.structs.replace(
         inner,

@@ -110,8 +110,8 @@ def _elsewhere(facts: Facts, row: PortFact) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def collisions(facts: Facts, row: PortFact) -> list[str]:
-    """What else wants the same port, in sentences."""
+def collisions(facts: Facts, row: PortFact, ephemeral: tuple[int, int] | None = None) -> list[str]:
+    """What else wants the same port, in sentences. `ephemeral` are the ports of outgoing connections, else this host's."""
     if row.protocol not in ("tcp", "udp"):
         return []
     first, last = row.range
@@ -124,7 +124,7 @@ def collisions(facts: Facts, row: PortFact) -> list[str]:
     for neighbour in read_neighbours():
         if neighbour.protocol == row.protocol and overlap(neighbour.range, row.range):
             found.append(f"{neighbour.who}: {neighbour.note}")
-    low, high = ephemeral_range()
+    low, high = ephemeral or ephemeral_range()
     if row.protocol == "tcp" and first <= high and low <= last:
         found.append(
             f"the ports of outgoing connections on this host ({low}-{high}): one may hold it when the service starts; "

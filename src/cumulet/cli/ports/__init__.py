@@ -34,7 +34,7 @@ MANY = 4
 @click.option("--service", default="", metavar="TYPE", help="Only this service (compute, image, ...).")
 @click.pass_context
 def command(ctx: click.Context, settings: Settings, form: str, dialect: str, era: str, service: str) -> None:
-    """Show who listens where and who must reach whom; check and prove it.
+    """Show who listens where; check it, prove it, draw it.
 
     Without a command: the table of ports. `state` is `listed`, `planned` (this program does not listen there yet), `removed`
     (upstream has it no more) or `misprint` (a page of upstream says so, and is wrong).
