@@ -14,7 +14,7 @@ from cumulet.api.query import Filter, Listing
 from cumulet.api.resource import Body, Resource, ResourceMeta
 from cumulet.core import db
 from cumulet.core.context import Context
-from cumulet.core.errors import Invalid, NotFound
+from cumulet.core.errors import Forbidden, Invalid, NotFound
 
 if TYPE_CHECKING:
     from cumulet.services.identity.runtime import IdentityRuntime
@@ -36,6 +36,19 @@ def target(item: Any, kind: str = "") -> dict[str, Any]:
 def guard(ctx: Ctx, verb: str, cls: ResourceMeta, item: Any) -> None:
     """Forbidden unless the caller may do this to the object."""
     ctx.require(f"identity:{verb}_{cls.kind}", target(item))
+
+
+def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
+    """Forbidden where the caller speaks by a delegation, unless it is of the kind `but`: what he was lent is not his to pass
+    on."""
+    if ctx.caller.delegation not in ("", but):
+        raise Forbidden(message)
+
+
+def refuse_restricted(ctx: Ctx, what: str) -> None:
+    """Forbidden where the caller speaks by an application credential that may not manage `what`."""
+    if ctx.caller.restricted:
+        raise Forbidden(rule=f"Using method 'application_credential' is not allowed for managing {what}")
 
 
 async def look_up(ctx: Ctx, verb: str, cls: type[Resource], id: str, *where: ColumnElement[bool]) -> Any:

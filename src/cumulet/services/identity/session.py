@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cumulet.core.context import Caller
+from cumulet.core.context import AccessRule, Caller
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.assignments import RoleRef, roles_on
 from cumulet.services.identity.claims import Claims
@@ -37,16 +37,20 @@ class ProjectRef(Struct, frozen=True):
 class Lent(Struct, frozen=True, kw_only=True):
     """What a delegation gives to whoever holds a token by its leave.
 
-    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself.
+    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself, with
+    `access_rules` those requests only. `users` are the others whom the token depends on: it is void with their tokens.
     """
 
     roles: tuple[RoleRef, ...]
     shown: Mapping[str, Any]
     restricted: bool = False
+    access_rules: tuple[AccessRule, ...] | None = None
+    users: tuple[str, ...] = ()
 
 
 Lender = Callable[[Connection, Claims], Lent]
-"""Reads a delegation (`claims.via_id`) as it is now; Unauthorized where it is gone, has expired, or gives nothing any more."""
+"""Reads a delegation (`claims.via_id`) as it is now; Unauthorized where it is gone or has expired, Forbidden where it is there
+and gives nothing any more."""
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -76,6 +80,7 @@ class Session(Struct, frozen=True, kw_only=True):
             delegation=self.claims.via,
             delegation_id=self.claims.via_id,
             restricted=self.lent is not None and self.lent.restricted,
+            access_rules=self.lent.access_rules if self.lent is not None else None,
         )
 
 
@@ -106,7 +111,7 @@ def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: M
         return Session(claims=claims, user=user)
     lent = lenders[claims.via](tx, claims) if claims.via else None
     roles = lent.roles if lent is not None else own_roles(tx, claims)
-    if not roles:
+    if not roles or (lent is not None and any(revocations.until("user", u) >= claims.issued_at for u in lent.users)):
         raise Unauthorized()
     if claims.scope == "system":
         return Session(claims=claims, user=user, system=True, roles=roles, lent=lent)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cumulet.api.http import Response
 from cumulet.services.identity.auth.method import Proof
-from cumulet.services.identity.auth.scope import Place
+from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.endpoint import catalog_for
@@ -15,7 +15,7 @@ from cumulet.services.identity.session import Session
 
 
 async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
-    """A new token and what it means; Unauthorized where its user has no role there."""
+    """A new token and what it means; Unauthorized where its user has no role there, Forbidden where nothing is lent to him."""
     runtime, since = ctx.service, proof.since
     own = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
     ends = [since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000]
@@ -34,6 +34,8 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
         thumbprint=proof.thumbprint,
     )
     session = await runtime.resolve(claims)
+    if place.spend is not None:
+        await runtime.write(place.spend)
     return runtime.keys.seal(claims), session
 
 
