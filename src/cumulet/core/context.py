@@ -35,6 +35,8 @@ class Caller(Struct, frozen=True, kw_only=True):
     delegation: str = ""
     delegation_id: str = ""
     restricted: bool = False
+    trustor_id: str | None = None
+    trustee_id: str | None = None
     access_rules: tuple[AccessRule, ...] | None = None
 
     @property

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from cumulet.core.errors import Invalid
-from cumulet.core.types import Column, Shown, timestamp
+from cumulet.core.types import Column, Shown, now, timestamp
 
 Label = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\S"), Column(255)]
 """A name: not empty, not only blanks."""
@@ -28,6 +28,11 @@ def future(text: str) -> str:
     if moment <= datetime.now(UTC):
         raise Invalid("The 'expires_at' must not be before now.")
     return kept
+
+
+def has_ended(expires_at: str | None) -> bool:
+    """Whether the end that something was given (a `Time`; None is never) has come."""
+    return expires_at is not None and expires_at <= now()
 
 
 def microseconds_of(time: str) -> int:

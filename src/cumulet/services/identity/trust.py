@@ -14,13 +14,13 @@ from cumulet.api.crud import enveloped, list_page, viewer
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.resource import FILTER, Resource, constant, hidden, once, read, sent
 from cumulet.core import db
-from cumulet.core.errors import Forbidden, Invalid, NotFound
-from cumulet.core.types import Id, MicroTime, Str64, new_hex_id, now
+from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
+from cumulet.core.types import Id, MicroTime, Str64, new_hex_id
 from cumulet.services.identity.assignments import role_ids_on
 from cumulet.services.identity.calls import Ctx, refuse_delegated
 from cumulet.services.identity.cascade import remove_trusts
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL, TRUST
-from cumulet.services.identity.fields import future
+from cumulet.services.identity.fields import future, has_ended
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.role import Role
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, undomained
@@ -57,10 +57,8 @@ class Trust(Resource, table="identity_trust", path="/v3/OS-TRUST/trusts", extra=
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 
-UniqueConstraint(
-    *(Trust.table.c[n] for n in ("trustor_user_id", "trustee_user_id", "project_id", "impersonation", "expires_at")),
-    name="identity_trust_once",
-)
+_ONCE = ("trustor_user_id", "trustee_user_id", "project_id", "impersonation", "expires_at")
+UniqueConstraint(*(Trust.table.c[n] for n in _ONCE), name="identity_trust_once")
 
 _TRUSTOR = "user_id:%(target.trust.trustor_user_id)s"
 _TRUSTEE = "user_id:%(target.trust.trustee_user_id)s"
@@ -90,7 +88,7 @@ def refuse_application_credential(ctx: Ctx) -> None:
 def usable(tx: Connection, id: str) -> Trust:
     """The trust; NotFound where it has ended or no use of it is left, too."""
     trust = db.get(tx, Trust, id)
-    if (trust.expires_at is not None and trust.expires_at <= now()) or trust.remaining_uses == 0:
+    if has_ended(trust.expires_at) or trust.remaining_uses == 0:
         raise NotFound("trust", id)
     return trust
 
@@ -186,6 +184,10 @@ def _store(tx: Connection, trust: Trust, roles: Sequence[RoleName], source: str,
         _derive(tx, trust, usable(tx, source), wanted, most)
     elif trust.redelegation_count is None:
         trust.redelegation_count = most
+    c = Trust.table.c
+    same = [c[n] == getattr(trust, n) for n in _ONCE]
+    if trust.expires_at is not None and db.first(tx, Trust, *same) is not None:
+        raise Conflict("Conflict occurred attempting to store trust - there is one that gives the same and ends then.")
     db.insert(tx, trust)
     if wanted:
         tx.execute(insert(trust_role), [{"trust_id": trust.id, "role_id": role_id} for role_id in wanted])

@@ -10,14 +10,13 @@ from sqlalchemy import Connection, select
 from cumulet.core import db
 from cumulet.core.context import AccessRule as Allowed
 from cumulet.core.errors import Invalid, Unauthorized
-from cumulet.core.types import now
 from cumulet.services.identity.application_credential import ApplicationCredential, role_ids, rules_of
 from cumulet.services.identity.assignments import named, role_ids_on
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.auth.scope import DomainRef, domain_named
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL, Claims
-from cumulet.services.identity.fields import Password, microseconds_of
+from cumulet.services.identity.fields import Password, has_ended, microseconds_of
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Lent
 from cumulet.services.identity.user import User
@@ -46,13 +45,12 @@ async def prove_application_credential(ctx: Ctx, payload: msgspec.Raw) -> Proof:
         )
     row = await ctx.service.kernel.db.read_inline(_login_row, login)
     right = await ctx.service.passwords.verify(row.secret_hash if row is not None else None, login.secret)
-    if row is None or not right or (row.expires_at is not None and row.expires_at <= now()):
+    if row is None or not right or has_ended(row.expires_at):
         raise Unauthorized()
     return Proof(
         user_id=row.user_id,
         methods=(APPLICATION_CREDENTIAL,),
         issued_at=at,
-        expires_at=None if row.expires_at is None else microseconds_of(row.expires_at),
         via=APPLICATION_CREDENTIAL,
         via_id=row.id,
         scope=("project", row.project_id),
@@ -81,7 +79,7 @@ def _login_row(tx: Connection, login: ApplicationCredentialMethod) -> Any:
 def lend_by_application_credential(tx: Connection, claims: Claims) -> Lent:
     """See `session.Lender`. Of its roles it gives those that its user still has."""
     credential = db.first(tx, ApplicationCredential, ApplicationCredential.table.c.id == claims.via_id)
-    if credential is None:
+    if credential is None or has_ended(credential.expires_at):
         raise Unauthorized()
     held = role_ids_on(tx, claims.user_id, claims.scope, claims.scope_id)
     rules = rules_of(tx, [credential.id]).get(credential.id, [])
@@ -97,4 +95,5 @@ def lend_by_application_credential(tx: Connection, claims: Claims) -> Lent:
         shown={APPLICATION_CREDENTIAL: shown},
         restricted=not credential.unrestricted,
         access_rules=tuple(Allowed(r.service, r.method, r.path) for r in rules) or None,
+        expires_at=None if credential.expires_at is None else microseconds_of(credential.expires_at),
     )

@@ -10,7 +10,7 @@ from cumulet.core.errors import Forbidden, Invalid, NotFound, Unauthorized
 from cumulet.services.identity.assignments import imply, named, role_ids_on
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.claims import TRUST, Claims
-from cumulet.services.identity.fields import microseconds_of
+from cumulet.services.identity.fields import has_ended, microseconds_of
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.session import Lent
 from cumulet.services.identity.trust import Trust, pedigree, role_ids, usable
@@ -47,7 +47,6 @@ def trusted_place(tx: Connection, user_id: str, asked: dict[str, Any]) -> Place:
         via=TRUST,
         via_id=trust.id,
         user_id=trust.trustor_user_id if trust.impersonation else "",
-        expires_at=None if trust.expires_at is None else microseconds_of(trust.expires_at),
         spend=None if trust.remaining_uses is None else partial(_spend, id=trust.id),
     )
 
@@ -62,7 +61,7 @@ def _spend(tx: Connection, id: str) -> None:
 def lend_by_trust(tx: Connection, claims: Claims) -> Lent:
     """See `session.Lender`. All that the trust gives must still be the trustor's, and the first trustor's of its chain."""
     trust = db.first(tx, Trust, Trust.table.c.id == claims.via_id)
-    if trust is None or trust.project_id is None:
+    if trust is None or trust.project_id is None or has_ended(trust.expires_at):
         raise Unauthorized()
     chain = pedigree(tx, trust)
     _check_agents(tx, chain)
@@ -77,8 +76,13 @@ def lend_by_trust(tx: Connection, claims: Claims) -> Lent:
         "trustor_user": {"id": trustor},
         "trustee_user": {"id": trustee},
     }
-    users = tuple({trustor, trustee} - {claims.user_id})
-    return Lent(roles=tuple(named(tx, given)), shown={"OS-TRUST:trust": shown}, users=users)
+    return Lent(
+        roles=tuple(named(tx, given)),
+        shown={"OS-TRUST:trust": shown},
+        trustor_id=trustor,
+        trustee_id=trustee,
+        expires_at=None if trust.expires_at is None else microseconds_of(trust.expires_at),
+    )
 
 
 def _check_agents(tx: Connection, chain: list[Trust]) -> None:
