@@ -38,19 +38,6 @@ def guard(ctx: Ctx, verb: str, cls: ResourceMeta, item: Any) -> None:
     ctx.require(f"identity:{verb}_{cls.kind}", target(item))
 
 
-def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
-    """Forbidden where the caller speaks by a delegation, unless it is of the kind `but`: what he was lent is not his to pass
-    on."""
-    if ctx.caller.delegation not in ("", but):
-        raise Forbidden(message)
-
-
-def refuse_restricted(ctx: Ctx, what: str) -> None:
-    """Forbidden where the caller speaks by an application credential that may not manage `what`."""
-    if ctx.caller.restricted:
-        raise Forbidden(rule=f"Using method 'application_credential' is not allowed for managing {what}")
-
-
 async def look_up(ctx: Ctx, verb: str, cls: type[Resource], id: str, *where: ColumnElement[bool]) -> Any:
     """The object, if the caller may do this to it."""
     key = cls.table.primary_key.columns[0]
@@ -167,3 +154,16 @@ def calls(
     if delete is not None:
         endpoints.append(Endpoint("DELETE", member, delete_one, resource=cls))
     return endpoints
+
+
+def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
+    """Forbidden where the caller speaks by a delegation, unless it is of the kind `but`: what he was lent is not his to pass
+    on."""
+    if ctx.caller.delegation not in ("", but):
+        raise Forbidden(message)
+
+
+def refuse_restricted(ctx: Ctx, what: str) -> None:
+    """Forbidden where the caller speaks by an application credential that may not manage `what`."""
+    if ctx.caller.restricted:
+        raise Forbidden(rule=f"Using method 'application_credential' is not allowed for managing {what}")
