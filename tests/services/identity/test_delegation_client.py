@@ -43,10 +43,10 @@ async def test_the_sdk_makes_application_credentials_and_logs_in_by_them(identit
             user_domain_id="default",
         )
         for auth in (by_id, by_name):
-            access = auth.get_access(Session(auth))
+            access: Any = auth.get_access(Session(auth))
             assert access.role_names == ["reader"] and access.project_id == cloud.current_project_id
             assert access.application_credential_id == made.id
-        program = Connection(session=Session(by_id), region_name="RegionOne", identity_api_version="3")
+        program: Any = Connection(session=Session(by_id), region_name="RegionOne", identity_api_version="3")
         with pytest.raises(Exception, match="managing additional application credentials"):
             program.identity.create_application_credential(user, "further")
         access_rule = cloud.identity.get_access_rule(user, bound.access_rules[0]["id"])

@@ -1,9 +1,11 @@
 """Trusts: what one user lends another, what the tokens by it are, and what ends them."""
 
 import asyncio
+import hashlib
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import select
 
 from cumulet.core import db
@@ -185,9 +187,33 @@ async def test_a_token_by_a_trust(identity: Identity, friends: Friends, imperson
     caller = await identity.runtime.authenticate(reply.headers["X-Subject-Token"])
     assert (caller.delegation, caller.delegation_id) == ("trust", trust["id"])
     assert caller.user_id == (friends.trustor if impersonation else friends.trustee)
+    projects = await identity.call("GET", "/v3/auth/projects", token=reply.headers["X-Subject-Token"])
+    assert [p["id"] for p in projects.json()["projects"]] == ([friends.project] if impersonation else [])
     assert (await friends.login(trust, "third")).status == 403
     assert (await friends.login(trust, "trustor")).status == 403
     assert (await identity.login("trustee", scope={BY: {}})).status == 400
+    both = {BY: {"id": trust["id"]}, "project": {"id": friends.project}}
+    assert (await identity.login("trustee", scope=both)).status == 400
+    nowhere = await friends.trust(project_id=None, roles=[])
+    assert (await friends.login(nowhere)).status == 403
+
+
+async def test_a_token_of_the_trustees_own_will_do(identity: Identity, friends: Friends) -> None:
+    trust = await friends.trust()
+    own = await identity.token("trustee", scope="unscoped")
+    auth = {"identity": {"methods": ["token"], "token": {"id": own}}, "scope": {BY: {"id": trust["id"]}}}
+    reply = await identity.http("POST", "/v3/auth/tokens", {"auth": auth}, token="nobody")
+    assert reply.status == 201 and reply.json()["token"]["user"]["id"] == friends.trustor
+    assert await friends.valid(reply.headers["X-Subject-Token"])
+
+
+async def test_no_other_delegation_is_passed_on(identity: Identity, friends: Friends) -> None:
+    """A token by a kind of delegation that is neither (an access token of OAuth) may make nothing."""
+    caller = structs.replace(await identity.runtime.authenticate(friends.token), delegation="access_token")
+    identity.runtime._callers[hashlib.sha256(friends.token.encode()).digest()] = (2**40, caller)
+    assert (await friends.ask()).status == 403
+    path = f"/v3/users/{friends.trustor}/application_credentials"
+    assert (await identity.call("GET", path, token=friends.token)).status == 403
 
 
 async def test_what_a_token_by_a_trust_may_not(identity: Identity, friends: Friends) -> None:

@@ -1,8 +1,9 @@
 """Access rules, which application credentials are bound to: GET /v3/users/{user_id}/access_rules, GET|DELETE of one."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 from sqlalchemy import ColumnElement, Connection, UniqueConstraint, select
 
 from cumulet.api.crud import list_page
@@ -10,7 +11,7 @@ from cumulet.api.http import Endpoint, Response
 from cumulet.api.query import Listing
 from cumulet.api.resource import FILTER, Resource, hidden, once, read
 from cumulet.core import db
-from cumulet.core.errors import Forbidden, NotFound
+from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.core.types import Id, new_hex_id
 from cumulet.services.identity.calls import Ctx, refuse_delegated, target
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL
@@ -48,15 +49,37 @@ RULES = {
 NOT_LENT = "Cannot manage application credentials with a token issued via delegation."
 
 
-def ensure_rule(tx: Connection, user_id: str, service: str, path: str, method: Method) -> str:
-    """The id of the user's rule that says this, made if he has none."""
-    c = AccessRule.table.c
-    same = (c.user_id == user_id, c.service == service, c.path == path, c.method == method)
-    found = db.first(tx, AccessRule, *same)
-    if found is None:
-        found = AccessRule(id=new_hex_id(), user_id=user_id, service=service, path=path, method=method)
-        db.insert(tx, found)
-    return found.id
+class RuleRef(Struct, frozen=True, forbid_unknown_fields=True):
+    """An access rule as a body names it: one of the user's by its id, or what it says."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    service: ServiceType | None = None
+    path: PathPattern | None = None
+    method: Method | None = None
+
+
+def ensure_rules(tx: Connection, user_id: str, wanted: Sequence[RuleRef]) -> set[str]:
+    """The ids of the user's rules that a body names; those that he has not are made. Invalid of one that says too little."""
+    mine = db.find(tx, AccessRule, AccessRule.table.c.user_id == user_id) if wanted else []
+    by_id = {rule.id for rule in mine}
+    said = {(rule.service, rule.path, rule.method): rule.id for rule in mine}
+    found: set[str] = set()
+    made = []
+    for rule in wanted:
+        if rule.id is not None and rule.id in by_id:
+            found.add(rule.id)
+            continue
+        if rule.service is None or rule.path is None or rule.method is None:
+            raise Invalid("An access rule is named by the ID of one that the user has, or by service, path and method.")
+        key = (rule.service, rule.path, rule.method)
+        if key not in said:
+            said[key] = new_hex_id()
+            made.append(
+                AccessRule(id=said[key], user_id=user_id, service=rule.service, path=rule.path, method=rule.method)
+            )
+        found.add(said[key])
+    db.insert_many(tx, made)
+    return found
 
 
 def link(ctx: Ctx, user_id: str, collection: str, id: str) -> dict[str, str]:

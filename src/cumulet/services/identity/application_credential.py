@@ -19,15 +19,7 @@ from cumulet.api.resource import FILTER, Resource, constant, hidden, once, read,
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
 from cumulet.core.types import Column, Id, Text, new_hex_id
-from cumulet.services.identity.access_rule import (
-    NOT_LENT,
-    AccessRule,
-    Method,
-    PathPattern,
-    ServiceType,
-    ensure_rule,
-    link,
-)
+from cumulet.services.identity.access_rule import NOT_LENT, AccessRule, RuleRef, ensure_rules, link
 from cumulet.services.identity.assignments import imply, role_ids_on
 from cumulet.services.identity.calls import Ctx, refuse_delegated, refuse_restricted
 from cumulet.services.identity.cascade import remove_application_credentials
@@ -36,21 +28,12 @@ from cumulet.services.identity.fields import Label, Password, future
 from cumulet.services.identity.role import Role
 from cumulet.services.identity.rules import ADMIN_OR_SYSTEM_READER, undomained
 from cumulet.services.identity.tables import application_credential_role, application_credential_rule
-from cumulet.services.identity.trust import RoleName, chosen_roles
+from cumulet.services.identity.trust import RoleNames, chosen_roles
 
 COLLECTION = "application_credentials"
 SECRET_BYTES = 64
 
 _role, _rule = application_credential_role.c, application_credential_rule.c
-
-
-class RuleRef(Struct, forbid_unknown_fields=True):
-    """An access rule: one of the user's by its id, or what it says."""
-
-    id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    service: ServiceType | None = None
-    path: PathPattern | None = None
-    method: Method | None = None
 
 
 class ApplicationCredential(
@@ -67,8 +50,10 @@ class ApplicationCredential(
     unrestricted: bool | None = once("Whether it may make and delete further application credentials.", False)
     system: str | None = constant("Always null: it is for a project.", None)
     secret: Password | None = sent("The secret; one is made where none is sent. It is shown once.", None)
-    roles: list[RoleName] = sent("The roles that it gives; all of the token's where none are named.", [])
-    access_rules: list[RuleRef] = sent("The only requests that it may be used for; any where none are named.", [])
+    roles: RoleNames = sent("The roles that it gives; all of the token's where none are named.", [])
+    access_rules: Annotated[list[RuleRef], Meta(max_length=1000)] = sent(
+        "The only requests that it may be used for; any where none are named.", []
+    )
     sent_id: Any = sent("Of no effect.", None, wire="id")
     sent_project_id: Any = sent("Of no effect.", None, wire="project_id")
     sent_system: Any = sent("Of no effect.", None, wire="system")
@@ -179,23 +164,11 @@ def _store(
         insert(application_credential_role),
         [{"application_credential_id": credential.id, "role_id": id} for id in sorted(wanted)],
     )
-    rules = {_rule_id(tx, credential.user_id, rule) for rule in body.access_rules}
-    if rules:
+    if rules := ensure_rules(tx, credential.user_id, body.access_rules):
         tx.execute(
             insert(application_credential_rule),
             [{"application_credential_id": credential.id, "access_rule_id": id} for id in sorted(rules)],
         )
-
-
-def _rule_id(tx: Connection, user_id: str, rule: RuleRef) -> str:
-    """The id of the access rule that a body means."""
-    if rule.id is not None:
-        c = AccessRule.table.c
-        if db.first(tx, AccessRule, c.id == rule.id, c.user_id == user_id) is not None:
-            return rule.id
-    if rule.service is None or rule.path is None or rule.method is None:
-        raise Invalid("An access rule is named by the ID of one that the user has, or by service, path and method.")
-    return ensure_rule(tx, user_id, rule.service, rule.path, rule.method)
 
 
 class Whole(Struct, frozen=True):

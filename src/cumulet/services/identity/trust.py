@@ -37,6 +37,9 @@ class RoleName(Struct, forbid_unknown_fields=True):
     name: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
 
 
+RoleNames = Annotated[list[RoleName], Meta(max_length=1000)]
+
+
 class Trust(Resource, table="identity_trust", path="/v3/OS-TRUST/trusts", extra="extra"):
     """Leave that one user gives another to act for him on a project."""
 
@@ -53,7 +56,7 @@ class Trust(Resource, table="identity_trust", path="/v3/OS-TRUST/trusts", extra=
     redelegated_trust_id: Str64 | None = read("The trust that it was made by.", None, index=True)
     deleted_at: str | None = constant("Always null: a trust that was deleted is not shown.", None)
     allow_redelegation: bool | None = sent("Whether the trustee may pass it on.", False)
-    roles: list[RoleName] = sent("The roles that it gives.", [])
+    roles: RoleNames = sent("The roles that it gives.", [])
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 

@@ -81,6 +81,8 @@ def lend_by_application_credential(tx: Connection, claims: Claims) -> Lent:
     credential = db.first(tx, ApplicationCredential, ApplicationCredential.table.c.id == claims.via_id)
     if credential is None or has_ended(credential.expires_at):
         raise Unauthorized()
+    if (claims.user_id, claims.scope, claims.scope_id) != (credential.user_id, "project", credential.project_id):
+        raise Unauthorized()
     held = role_ids_on(tx, claims.user_id, claims.scope, claims.scope_id)
     rules = rules_of(tx, [credential.id]).get(credential.id, [])
     shown: dict[str, Any] = {

@@ -59,17 +59,20 @@ def _spend(tx: Connection, id: str) -> None:
 
 
 def lend_by_trust(tx: Connection, claims: Claims) -> Lent:
-    """See `session.Lender`. All that the trust gives must still be the trustor's, and the first trustor's of its chain."""
+    """See `session.Lender`. The token is for whom and for where the trust says; all that it gives must still be the trustor's,
+    and the first trustor's of its chain."""
     trust = db.first(tx, Trust, Trust.table.c.id == claims.via_id)
     if trust is None or trust.project_id is None or has_ended(trust.expires_at):
+        raise Unauthorized()
+    trustor, trustee = trust.trustor_user_id, trust.trustee_user_id
+    if (claims.user_id, claims.scope_id) != (trustor if trust.impersonation else trustee, trust.project_id):
         raise Unauthorized()
     chain = pedigree(tx, trust)
     _check_agents(tx, chain)
     given = imply(tx, set(role_ids(tx, trust.id)))
-    for trustor_id in {trust.trustor_user_id, chain[-1].trustor_user_id}:
+    for trustor_id in {trustor, chain[-1].trustor_user_id}:
         if not given <= role_ids_on(tx, trustor_id, "project", trust.project_id):
             raise Forbidden(NOTHING_GIVEN)
-    trustor, trustee = trust.trustor_user_id, trust.trustee_user_id
     shown = {
         "id": trust.id,
         "impersonation": trust.impersonation,

@@ -32,7 +32,7 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
         scope_id=place.scope_id,
         via=place.via or proof.via,
         via_id=place.via_id or proof.via_id,
-        federation=proof.federation,
+        federation=None if place.user_id else proof.federation,  # which tells of who asks, not of whom he speaks for
         thumbprint=proof.thumbprint,
     )
     session = await runtime.resolve(claims)
