@@ -1,6 +1,7 @@
 """Application credentials and access rules: what they give, what they may not, what ends them."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,8 +9,13 @@ from sqlalchemy import select
 
 from cumulet.core import db
 from cumulet.core.context import AccessRule as Allowed
+from cumulet.core.errors import Unauthorized
 from cumulet.core.types import later
 from cumulet.services.identity.application_credential import ApplicationCredential
+from cumulet.services.identity.auth.issue import issue
+from cumulet.services.identity.auth.method import Proof
+from cumulet.services.identity.auth.place import Place
+from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.tables import application_credential_role, application_credential_rule
 from tests.harness import Reply
 from tests.services.identity.conftest import Identity, identity_in
@@ -305,7 +311,17 @@ async def test_an_end_is_kept_and_ends_the_tokens(identity: Identity, owner: Own
     assert reply.json()["token"]["expires_at"] == f"{soon}Z"
     await identity.runtime.write(db.update, ApplicationCredential, made["id"], expires_at="2020-01-01T00:00:00.000000")
     assert (await owner.login(id=made["id"], secret=made["secret"])).status == 401
-    assert (await owner.show(reply.headers["X-Subject-Token"])).status == 404
+    proof = Proof(
+        user_id=owner.id,
+        methods=("ec2credential",),
+        issued_at=microseconds(),
+        via="application_credential",
+        via_id=made["id"],
+        scope=("project", owner.project),
+    )
+    ctx: Any = SimpleNamespace(service=identity.runtime)
+    with pytest.raises(Unauthorized):  # however it is proved that one speaks by it
+        await issue(ctx, proof, Place("project", owner.project))
 
 
 @pytest.mark.parametrize("what", ["deleted", "user", "disabled", "project", "role", "grants"])
