@@ -23,13 +23,12 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
     Forbidden where nothing is lent any more."""
     runtime, since = ctx.service, proof.since
     own = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
-    ends = [since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000]
-    ends += [end for end in (proof.expires_at, place.expires_at) if end is not None]
+    end = since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000
     claims = Claims(
         user_id=place.user_id or proof.user_id,
         methods=proof.methods,
         issued_at=proof.issued_at,
-        expires_at=min(ends),
+        expires_at=end if proof.expires_at is None else min(end, proof.expires_at),
         audit_ids=(own, since.audit_ids[-1]) if since else (own,),
         scope=place.scope,
         scope_id=place.scope_id,

@@ -18,7 +18,6 @@ class Place(Struct, frozen=True):
     via: str = ""
     via_id: str = ""
     user_id: str = ""
-    expires_at: int | None = None
     spend: Callable[[Connection], None] | None = None
 
 
