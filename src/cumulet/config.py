@@ -95,6 +95,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     application_credential_limit: Annotated[
         int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
     ] = -1
+    federation: Annotated[
+        Path | None,
+        _says("The TOML file that says where the assertions of identity providers come from.", "no federated logins"),
+    ] = None
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

@@ -21,7 +21,7 @@ from cumulet.services.identity import (
     version,
 )
 from cumulet.services.identity.auth import available, token
-from cumulet.services.identity.federation import identity_provider, mapping, protocol, service_provider
+from cumulet.services.identity.federation import identity_provider, login, mapping, protocol, service_provider, websso
 
 PARTS = (
     token,
@@ -44,6 +44,8 @@ PARTS = (
     protocol,
     mapping,
     service_provider,
+    login,
+    websso,
 )
 
 SERVICE = Service(

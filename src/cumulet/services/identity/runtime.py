@@ -19,6 +19,7 @@ from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.federation.service_provider import ProviderRef, enabled_providers
 from cumulet.services.identity.federation.shadow import ended_between
+from cumulet.services.identity.federation.sources import load_sources
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.password import Passwords
@@ -42,6 +43,7 @@ class IdentityRuntime:
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.sources = load_sources(kernel.settings.federation)
         self._callers: dict[bytes, tuple[int, Caller]] = {}
         self._catalog: list[CatalogRow] | None = None
         self._providers: list[ProviderRef] | None = None
@@ -57,6 +59,7 @@ class IdentityRuntime:
 
     async def stop(self) -> None:
         self.passwords.stop()
+        await self.sources.stop()
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()

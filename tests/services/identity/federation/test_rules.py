@@ -1,5 +1,6 @@
 """The mapping rules: each kind of condition, each kind of result, and that no assertion breaks them."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -42,7 +43,9 @@ NAME = rule({"user": {"name": "{0}"}}, {"type": "UserName"})
 
 
 def test_values_of_the_assertion_are_filled_in_by_place() -> None:
-    found = mapped([rule({"user": {"name": "{0} {1}", "email": "{2}"}}, *({"type": n} for n in ("First", "Last", "Email")))])
+    found = mapped(
+        [rule({"user": {"name": "{0} {1}", "email": "{2}"}}, *({"type": n} for n in ("First", "Last", "Email")))]
+    )
     assert (found.user.name, found.user.email, found.user.local) == ("Ada Lovelace", "tester@example.com", False)
 
 
@@ -100,7 +103,8 @@ def test_lists_cut_down_what_is_carried_over(condition: dict[str, Any], left: li
 
 
 def test_an_attribute_that_is_missing_or_has_no_value_makes_the_rule_not_apply() -> None:
-    for assertion in ({}, {"UserName": []}, {"username": ["x"]}):
+    assertions: list[Any] = [{}, {"UserName": []}, {"username": ["x"]}]
+    for assertion in assertions:
         with pytest.raises(MappingFailed, match="no rule applies"):
             mapped([NAME], assertion)
 
@@ -162,7 +166,12 @@ def test_users_have_types_and_domains() -> None:
     assert named.user.domain == DomainRef(name="Lovelace") and named.user.id == "tester" and not named.user.local
 
 
-PROJECTS = {"projects": [{"name": "Project of {0}", "roles": [{"name": "member"}, {"name": "reader"}]}, {"name": "x", "roles": []}]}
+PROJECTS = {
+    "projects": [
+        {"name": "Project of {0}", "roles": [{"name": "member"}, {"name": "reader"}]},
+        {"name": "x", "roles": []},
+    ]
+}
 
 
 def test_projects_come_with_roles() -> None:
@@ -182,7 +191,9 @@ def test_the_domain_beside_is_the_default_from_version_2_on() -> None:
 
 
 def test_projects_in_json_from_version_3_on() -> None:
-    told = json.dumps([{"name": "{7}", "roles": [{"name": "member"}], "domain": {"id": "d"}}, {"name": "q", "roles": []}])
+    told = json.dumps(
+        [{"name": "{7}", "roles": [{"name": "member"}], "domain": {"id": "d"}}, {"name": "q", "roles": []}]
+    )
     rules = [rule({"user": {"name": "{0}"}, "projects_json": "{1}"}, {"type": "UserName"}, {"type": "p"})]
     found = mapped(rules, {**TESTER, "p": [told]}, "3.0")
     assert found.projects == (MappedProject("{7}", ("member",), DomainRef(id="d")), MappedProject("q", ()))
@@ -245,10 +256,13 @@ VALUE = st.one_of(
     st.text(max_size=12),
     st.sampled_from(["['x']", "JSON:{}", 'JSON:{"name":"n","domain":{"id":"d"}}', "{0}", '[{"name":"p","roles":[]}]']),
 )
-TEMPLATE = st.one_of(st.text(max_size=8), st.sampled_from(["{0}", "{1}", "{0} {1}", "{}", "['x', 'y']", "{{{0}}}", "{99999}"]))
+TEMPLATE = st.one_of(
+    st.text(max_size=8), st.sampled_from(["{0}", "{1}", "{0} {1}", "{}", "['x', 'y']", "{{{0}}}", "{99999}"])
+)
 DOMAIN = st.fixed_dictionaries({}, optional={"id": TEMPLATE, "name": TEMPLATE})
 PROJECT = st.fixed_dictionaries(
-    {"name": TEMPLATE, "roles": st.lists(st.fixed_dictionaries({"name": TEMPLATE}), max_size=2)}, optional={"domain": DOMAIN}
+    {"name": TEMPLATE, "roles": st.lists(st.fixed_dictionaries({"name": TEMPLATE}), max_size=2)},
+    optional={"domain": DOMAIN},
 )
 USER = st.fixed_dictionaries(
     {},
@@ -279,7 +293,9 @@ def remotes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 RULES = st.lists(
-    st.fixed_dictionaries({"local": st.lists(LOCAL, max_size=3), "remote": st.lists(remotes(), min_size=1, max_size=3)}),
+    st.fixed_dictionaries(
+        {"local": st.lists(LOCAL, max_size=3), "remote": st.lists(remotes(), min_size=1, max_size=3)}
+    ),
     min_size=1,
     max_size=3,
 )
@@ -301,19 +317,24 @@ def test_no_assertion_breaks_rules_that_were_taken(rules: Any, assertion: Any, v
     assert all(g.domain.id or g.domain.name for g in found.groups)
 
 
+WORD = st.sampled_from(["local", "remote", "type", "user", "regex", "any_one_of"])
+SCALAR = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3)
-       | st.dictionaries(st.sampled_from(["local", "remote", "type", "user", "regex", "any_one_of"]), inner, max_size=3)))  # fmt: skip
+@given(st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORD, inner, max_size=3)))
 def test_whatever_is_given_for_rules_is_taken_or_refused(rules: Any) -> None:
-    try:
-        parsed(rules, "1.0")
-    except Invalid as error:
-        assert error.message
+    with contextlib.suppress(Invalid):
+        assert parsed(rules, "1.0")
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.text(max_size=10), min_size=1, max_size=4), st.lists(st.text(max_size=10), max_size=4), st.booleans())
-def test_what_a_whitelist_leaves_is_what_a_blacklist_takes(values: list[str], listed: list[str], as_pattern: bool) -> None:
+@given(
+    st.lists(st.text(max_size=10), min_size=1, max_size=4), st.lists(st.text(max_size=10), max_size=4), st.booleans()
+)
+def test_what_a_whitelist_leaves_is_what_a_blacklist_takes(
+    values: list[str], listed: list[str], as_pattern: bool
+) -> None:
     import re
 
     patterns = [re.escape(v) for v in listed] if as_pattern else listed

@@ -6,9 +6,15 @@ from cumulet.services.identity.auth.by_application_credential import prove_appli
 from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
 from cumulet.services.identity.auth.method import Method
+from cumulet.services.identity.federation.external import prove_external
+from cumulet.services.identity.federation.login import prove_mapped
 
 METHODS: Mapping[str, Method] = {
     "password": prove_password,
     "token": prove_token,
     "application_credential": prove_application_credential,
+    "mapped": prove_mapped,
+    "openid": prove_mapped,
+    "saml2": prove_mapped,
+    "external": prove_external,
 }

@@ -1,13 +1,13 @@
 """Assertions from a web server in front (mod_shib, mod_auth_mellon, mod_auth_openidc), as headers of the request.
 
-    [[source]]
-    type = "headers"
-    identity_provider = "acme"
-    protocol = "saml2"
-    remote_id_attribute = "Shib-Identity-Provider"
-    [source.attributes]             # attribute of the assertion = header that carries it; several values stand in between ;
-    openstack_user = "X-Shib-User"
-    Shib-Identity-Provider = "X-Shib-Idp"
+[[source]]
+type = "headers"
+identity_provider = "acme"
+protocol = "saml2"
+remote_id_attribute = "Shib-Identity-Provider"
+[source.attributes]             # attribute of the assertion = header that carries it; several values stand in between ;
+openstack_user = "X-Shib-User"
+Shib-Identity-Provider = "X-Shib-Idp"
 """
 
 from msgspec import Struct

@@ -54,7 +54,9 @@ class OidcSource(Struct, forbid_unknown_fields=True, frozen=True, tag_field="typ
     issuer: str
     audience: Annotated[list[str], Meta(min_length=1)]
     verify: Literal["jwks", "introspection"] = "jwks"
-    algorithms: Annotated[list[Algorithm], Meta(min_length=1)] = msgspec.field(default_factory=lambda: ["RS256", "ES256"])
+    algorithms: Annotated[list[Algorithm], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["RS256", "ES256"]
+    )
     jwks_uri: str = ""
     introspection_endpoint: str = ""
     client_id: str = ""
@@ -127,7 +129,7 @@ class OidcReader:
         uri = self.source.jwks_uri or await self._endpoint("jwks_uri")
         answer = await self._ask("GET", uri)
         try:
-            keys = self._jwt.PyJWKSet.from_dict(answer).keys
+            keys = self._jwt.PyJWKSet.from_dict(dict(answer)).keys
         except self._jwt.PyJWTError as error:
             raise Unavailable(f"The keys of the identity provider cannot be read: {error}") from None
         self._keys = {
@@ -190,7 +192,9 @@ def is_safe_url(uri: str) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "::1", "localhost")))
+    return bool(host) and (
+        parts.scheme == "https" or (parts.scheme == "http" and host in ("127.0.0.1", "::1", "localhost"))
+    )
 
 
 def attributes_of(claims: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, and_, delete, insert, select
 
 from cumulet.core import db
-from cumulet.core.errors import Conflict, Forbidden, NotFound
+from cumulet.core.errors import Conflict, Forbidden, NotFound, Unauthorized
 from cumulet.core.types import new_hex_id
 from cumulet.services.identity.federation.rules import DomainRef, MappedProject
 from cumulet.services.identity.federation.tables import federated_user, timed_membership
@@ -71,8 +71,12 @@ def _up_to_date(row: Any, visitor: Visitor) -> bool:
     return not row.made or row.name in (visitor.name, _longer(visitor))
 
 
-def shadow(tx: Connection, service: Any, visitor: Visitor) -> str:
-    """Make or bring up to date the user who stands for the visitor; his id."""
+def shadow(tx: Connection, service: Any, visitor: Visitor) -> tuple[str, int]:
+    """Make or bring up to date the user who stands for the visitor; his id, and when that was: what is revoked later is void.
+
+    Unauthorized where his provider was disabled or removed in the meantime.
+    """
+    _check_origin(tx, visitor)
     row = _known(tx, visitor)
     if row is None:
         user_id = _make(tx, visitor)
@@ -85,7 +89,20 @@ def shadow(tx: Connection, service: Any, visitor: Visitor) -> str:
     _remember_groups(tx, service, user_id, visitor, new=row is None)
     if visitor.projects or visitor.in_step:
         _give_projects(tx, user_id, visitor)
-    return user_id
+    return user_id, microseconds()
+
+
+def _check_origin(tx: Connection, visitor: Visitor) -> None:
+    provider = db.metadata.tables["identity_provider"].c
+    protocol = db.metadata.tables["identity_federation_protocol"].c
+    statement = select(protocol.id).where(
+        protocol.id == visitor.protocol_id,
+        protocol.idp_id == provider.id,
+        provider.id == visitor.idp_id,
+        provider.enabled,
+    )
+    if tx.execute(statement).first() is None:
+        raise Unauthorized()
 
 
 def _make(tx: Connection, visitor: Visitor) -> str:

@@ -1,16 +1,16 @@
 """The file that the setting `federation` names: where assertions come from.
 
-    trusted_dashboards = ["https://dashboard.example/auth/websso/"]
+trusted_dashboards = ["https://dashboard.example/auth/websso/"]
 
-    [front_end]                     # the web server in front, the only peer whose headers are believed (front_end.py)
-    addresses = ["192.0.2.10"]      # from which it connects
-    secret = "..."                  # what it sends in X-Front-End-Secret
-    external = true                 # it may say who somebody is: method `external`, X-Remote-User and X-Remote-Domain
+[front_end]                     # the web server in front, the only peer whose headers are believed (front_end.py)
+addresses = ["192.0.2.10"]      # from which it connects
+secret = "..."                  # what it sends in X-Front-End-Secret
+external = true                 # it may say who somebody is: method `external`, X-Remote-User and X-Remote-Domain
 
-    [[source]]                      # one for each identity provider and protocol
-    type = "oidc"                   # or "headers", or "saml": by_oidc.py, by_headers.py and by_saml.py say what each takes
-    identity_provider = "acme"
-    protocol = "openid"
+[[source]]                      # one for each identity provider and protocol
+type = "oidc"                   # or "headers", or "saml": by_oidc.py, by_headers.py and by_saml.py say what each takes
+identity_provider = "acme"
+protocol = "openid"
 """
 
 import logging
