@@ -15,7 +15,7 @@ from msgspec import Struct
 from cumulet.api.http import Request
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.federation.asserted import Asserted
-from cumulet.services.identity.federation.front_end import FrontEnd, HeaderName, as_text, one_header
+from cumulet.services.identity.federation.front_end import FrontEnd, HeaderName, one_header
 
 
 class HeadersSource(Struct, forbid_unknown_fields=True, frozen=True, tag_field="type", tag="headers"):
@@ -38,7 +38,7 @@ class HeadersReader:
         """What the web server in front asserts; Unauthorized for every other peer."""
         if not self.front_end.is_peer(request):
             raise Unauthorized()
-        told = {name: as_text(one_header(request, header)) for name, header in self.source.attributes.items()}
+        told = {name: one_header(request, header) for name, header in self.source.attributes.items()}
         attributes = {name: value.split(";") for name, value in told.items() if value}
         if not attributes:
             raise Unauthorized()

@@ -17,11 +17,12 @@ the file or in the issuer's own discovery document.
 """
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 import msgspec
@@ -143,7 +144,7 @@ class OidcReader:
         source = self.source
         uri = source.introspection_endpoint or await self._endpoint("introspection_endpoint")
         form = {"token": token, "token_type_hint": "access_token"}
-        claims = await self._ask("POST", uri, data=form, auth=aiohttp.BasicAuth(source.client_id, source.client_secret))
+        claims = await self._ask("POST", uri, data=form, headers={"Authorization": _client(source)})
         if claims.get("active") is not True:
             raise _refused("the bearer token is not valid")
         if claims.get("iss", source.issuer) != source.issuer:
@@ -183,6 +184,12 @@ class OidcReader:
                 return msgspec.json.decode(data, type=dict[str, Any])
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
             raise Unavailable("The identity provider does not answer as it should.") from None
+
+
+def _client(source: OidcSource) -> str:
+    """How the cloud shows who it is (RFC 6749, 2.3.1)."""
+    pair = f"{quote(source.client_id, safe='')}:{quote(source.client_secret, safe='')}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def is_safe_url(uri: str) -> bool:

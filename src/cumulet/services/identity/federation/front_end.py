@@ -13,6 +13,8 @@ from cumulet.api.http import Request
 from cumulet.core.errors import Unauthorized
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+BROKEN = "\ufffd"
+"""What stands for bytes that are no text (api/server.py)."""
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9-]+$")]
 
 
@@ -45,33 +47,19 @@ class FrontEnd:
             address = address.ipv4_mapped
         if not any(address in network for network in self._networks):
             return False
-        given = _bytes(one_header(request, self.table.secret_header))
-        return hmac.compare_digest(given, self.table.secret.encode())
+        return hmac.compare_digest(one_header(request, self.table.secret_header).encode(), self.table.secret.encode())
 
     def remote_user(self, request: Request) -> tuple[str, str]:
         """(who the web server says it is, his domain's name or nothing)"""
-        return (
-            as_text(one_header(request, self.table.remote_user_header)),
-            as_text(one_header(request, self.table.remote_domain_header)),
-        )
+        return one_header(request, self.table.remote_user_header), one_header(request, self.table.remote_domain_header)
 
 
 def one_header(request: Request, name: str) -> str:
-    """A header's value; Unauthorized where it is there twice, since one of them may be a client's."""
+    """A header's value; Unauthorized where it is there twice, since one of them may be a client's, and where it is not UTF-8,
+    since two names must not look the same."""
     found = [value for key, value in request.headers.items() if key.lower() == name.lower()]
     if len(found) > 1:
         raise Unauthorized(f"The header {name} is there more than once.")
+    if found and BROKEN in found[0]:
+        raise Unauthorized(f"The header {name} is not encoded in UTF-8.")
     return found[0] if found else ""
-
-
-def _bytes(value: str) -> bytes:
-    return value.encode("utf-8", "surrogateescape")
-
-
-def as_text(value: str) -> str:
-    """A header's value as text: UTF-8 where it is that, else Latin-1 (RFC 9110, 5.5)."""
-    raw = _bytes(value)
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
