@@ -7,13 +7,13 @@ from msgspec import Meta, Struct
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.core.errors import Invalid, NotFound, Unauthorized
-from cumulet.services.identity.auth.issue import issue, token_reply
+from cumulet.services.identity.auth.issue import issue, known_reply, token_reply
 from cumulet.services.identity.auth.method import Proof, combined
 from cumulet.services.identity.auth.methods import METHODS
 from cumulet.services.identity.auth.scope import Scope, place_of
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.memory import Known
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
-from cumulet.services.identity.session import Session
 
 RULES = {
     "identity:validate_token": f"{ADMIN_OR_SYSTEM_READER} or rule:service_role or rule:token_subject",
@@ -66,28 +66,27 @@ async def _prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proo
     return combined([await METHODS[method](ctx, payloads[method]) for method in dict.fromkeys(methods)])
 
 
-async def _subject(ctx: Ctx, rule: str) -> tuple[str, Session]:
+async def _subject(ctx: Ctx, rule: str) -> tuple[str, Known]:
     """The token that the request is about, if the caller may do this with it."""
     token = ctx.request.headers.get("X-Subject-Token") or ""
     try:
-        session = await ctx.service.session(token)
+        known = await ctx.service.known(token)
     except Unauthorized:
         raise NotFound(message="Failed to validate token") from None
-    ctx.require(rule, {"target.token.user_id": session.user.id})
-    return token, session
+    ctx.require(rule, {"target.token.user_id": known.session.user.id})
+    return token, known
 
 
 async def show_token(ctx: Ctx) -> Response:
     """Validate a token and show what it is for."""
     rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
-    token, session = await _subject(ctx, rule)
-    return await token_reply(ctx, token, session, 200)
+    return await known_reply(ctx, *await _subject(ctx, rule))
 
 
 async def revoke_token(ctx: Ctx) -> Response:
     """Revoke a token."""
-    _, session = await _subject(ctx, "identity:revoke_token")
-    await ctx.service.revoke(session.claims)
+    _, known = await _subject(ctx, "identity:revoke_token")
+    await ctx.service.revoke(known.session.claims)
     return Response(204)
 
 
