@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, String, and_, func, or
 from cumulet.api.dialect import Dialect
 from cumulet.api.http import Query
 from cumulet.api.resource import Field, ResourceMeta, Use, Version
+from cumulet.core.db.store import load_all
 from cumulet.core.db.table import split
 from cumulet.core.errors import Invalid, NotFound
 
@@ -73,16 +74,16 @@ def plan(
 
 
 def fetch(tx: Connection, plan: Plan) -> list[Any]:
-    """The rows of one page, in the order asked for. Runs inside a unit of work."""
+    """The objects of one page, in the order asked for. Runs inside a unit of work."""
     statement = plan.statement
     if plan.marker is not None:
         statement = statement.where(_after(tx, plan))
     if plan.limit is not None:
         statement = statement.limit(plan.limit)
-    rows: list[Any] = list(tx.execute(statement))
+    found: list[Any] = load_all(plan.cls, tx.execute(statement).all())
     if plan.reverse:
-        rows.reverse()
-    return rows
+        found.reverse()
+    return found
 
 
 def filters(

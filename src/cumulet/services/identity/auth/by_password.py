@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from cumulet.core.errors import Invalid, Unauthorized
 from cumulet.services.identity.auth.method import Proof, decoded
-from cumulet.services.identity.auth.scope import DomainRef, domain_named
+from cumulet.services.identity.auth.scope import DomainRef, in_domain
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.fields import Password
 from cumulet.services.identity.revocation import microseconds
@@ -48,5 +48,4 @@ def _login_row(tx: Connection, login: UserLogin) -> Any:
     if login.id is not None:
         return tx.execute(statement.where(c.id == login.id)).first()
     assert login.domain is not None
-    domain_id = domain_named(tx, login.domain)
-    return tx.execute(statement.where(c.name == login.name, c.domain_id == domain_id)).first() if domain_id else None
+    return tx.execute(statement.where(c.name == login.name, in_domain(c.domain_id, login.domain))).first()

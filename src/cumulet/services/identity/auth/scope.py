@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from msgspec import Struct, field
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, select
 
 from cumulet.core.errors import Invalid, Unauthorized
 from cumulet.services.identity.assignments import roles_on
@@ -99,12 +99,19 @@ def _named_place(tx: Connection, asked: Scope) -> Place:
             "Expecting to find id, or name and domain, in project. The server could not comply with the request."
         )
     else:
-        domain_id = domain_named(tx, project.domain) or ""
-        where = (c.name == project.name, c.domain_id == domain_id, ~c.is_domain)
-        found = tx.execute(select(c.id).where(*where)).scalar() if domain_id else None
+        where = (c.name == project.name, in_domain(c.domain_id, project.domain), ~c.is_domain)
+        found = tx.execute(select(c.id).where(*where)).scalar()
     if found is None:
         raise Unauthorized()
     return Place("project", found)
+
+
+def in_domain(column: ColumnElement[str], ref: DomainRef) -> ColumnElement[bool]:
+    """The condition for what lives in the domain that is meant; never true where there is none."""
+    if ref.id is not None:
+        return column == ref.id
+    d = Project.table.alias().c
+    return column == select(d.id).where(d.name == ref.name, d.is_domain).scalar_subquery()
 
 
 def domain_named(tx: Connection, ref: DomainRef) -> str | None:
