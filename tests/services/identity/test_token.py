@@ -13,7 +13,6 @@ from sqlalchemy import event
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.fernet import Keys
-from cumulet.services.identity.memory import Memory
 from tests.services.identity.conftest import Identity, identity_in
 
 
@@ -238,30 +237,6 @@ async def test_known_tokens_are_answered_from_memory(identity: Identity) -> None
         caller = await identity.runtime.authenticate(token)
     assert (time.perf_counter() - started) / 1000 < 0.0001
     assert statements == [] and caller.roles == {"member", "reader"}
-
-
-async def test_what_is_remembered_is_bounded() -> None:
-    async def answer(number: int) -> int:
-        return number
-
-    memory: Memory[int, int] = Memory(5)
-    assert [await memory.keep(n, answer(n)) for n in range(12)] == list(range(12))
-    assert [memory.get(n) for n in range(12)] == [None] * 7 + [7, 8, 9, 10, 11]
-    await memory.keep(7, answer(70))  # asked anew, it is the newest, and nothing has to give way to it
-    assert [memory.get(n) for n in range(7, 12)] == [70, 8, 9, 10, 11]
-    memory.forget()
-    assert all(memory.get(n) is None for n in range(12))
-
-
-async def test_what_was_asked_before_a_change_is_not_remembered_after_it() -> None:
-    memory: Memory[str, str] = Memory(5)
-
-    async def answer() -> str:
-        memory.forget()  # the change comes while the answer is looked for
-        return "as it was"
-
-    assert await memory.keep("a", answer()) == "as it was"
-    assert memory.get("a") is None
 
 
 async def test_own_projects_domains_system_and_catalog(identity: Identity) -> None:
