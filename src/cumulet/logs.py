@@ -57,12 +57,13 @@ class LogFile(logging.handlers.RotatingFileHandler):
     """The log file, for its owner only. If it cannot be written (a full disk), that is said once, not for each line."""
 
     def _open(self):  # type: ignore[no-untyped-def]  # the standard library's own types are private
-        return open(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return open(file, "a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, records: Sequence[logging.LogRecord]) -> None:
         """Write several lines at once."""
         try:
-            text = "".join([f"{self.format(record)}\n" for record in records])
+            text = "".join(map(self._line, records))
             if self.stream is None:
                 self.stream = self._open()  # type: ignore[no-untyped-call]
             if self.stream.tell() + len(text) > self.maxBytes:
@@ -71,6 +72,14 @@ class LogFile(logging.handlers.RotatingFileHandler):
             self.flush()
         except Exception:  # noqa: BLE001 - whatever it is, nobody but the terminal can be told of it
             self.handleError(records[-1])
+
+    def _line(self, record: logging.LogRecord) -> str:
+        """The record's line; none where it cannot be made: the others shall not be lost with it."""
+        try:
+            return f"{self.format(record)}\n"
+        except Exception:  # noqa: BLE001
+            self.handleError(record)
+            return ""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         if not self._failed:
