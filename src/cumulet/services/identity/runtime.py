@@ -89,7 +89,8 @@ class IdentityRuntime:
         return (await self.known(token)).session
 
     async def known(self, token: str) -> Known:
-        """The same, with all that is remembered of the token."""
+        """The same, with all that is remembered of the token. What ends a token with time alone must be in its `expires_at`:
+        everything else comes with a `write`, which forgets it."""
         digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         known = self._tokens.get(digest)
         if known is None or known.session.claims.expires_at <= microseconds():
