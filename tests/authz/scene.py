@@ -63,7 +63,7 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
         "service_id": s["service"], "interface": "public", "url": "http://127.0.0.1:1"}}),
     "region": ("admin", "identity", "/v3/regions", lambda s: {"region": {"id": secrets.token_hex(4)}}),
     "credential": ("member", "identity", "/v3/credentials", lambda s: {
-        "credential": {"type": "scene", "blob": "secret"}}),
+        "credential": {"type": "scene", "blob": "secret", "user_id": s.users["member"]}}),
     "policy": ("admin", "identity", "/v3/policies", lambda s: {"policy": {"type": "text/plain", "blob": "x"}}),
     "provider": ("admin", "placement", "/resource_providers", lambda s: {
         "name": secrets.token_hex(4), "uuid": new_id()}),

@@ -3,13 +3,19 @@
 from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
+    access_token,
+    consumer,
     credential,
     domain,
+    ec2_credential,
     endpoint,
     group,
     policy,
     project,
     region,
+    request_token,
+    retired,
+    revoke_event,
     role,
     role_assignment,
     rules,
@@ -17,11 +23,13 @@ from cumulet.services.identity import (
     user,
     version,
 )
-from cumulet.services.identity.auth import available, token
+from cumulet.services.identity.auth import available, ec2_token, oauth2, token
 
 PARTS = (
     token,
     available,
+    ec2_token,
+    oauth2,
     domain,
     project,
     user,
@@ -32,7 +40,13 @@ PARTS = (
     endpoint,
     region,
     credential,
+    ec2_credential,
+    consumer,
+    request_token,
+    access_token,
     policy,
+    revoke_event,
+    retired,
 )
 
 SERVICE = Service(

@@ -19,6 +19,7 @@ from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.oauth1 import Nonces
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
 from cumulet.services.identity.session import Session, resolve
@@ -40,6 +41,7 @@ class IdentityRuntime:
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.nonces = Nonces()
         self._callers: dict[bytes, tuple[int, Caller]] = {}
         self._catalog: list[CatalogRow] | None = None
         self._generation = 0

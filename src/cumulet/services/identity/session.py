@@ -37,12 +37,14 @@ class ProjectRef(Struct, frozen=True):
 class Lent(Struct, frozen=True, kw_only=True):
     """What a delegation gives to whoever holds a token by its leave.
 
-    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself.
+    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself. `expires_at` is
+    the delegation's end, in microseconds since 1970: no token by its leave is valid longer.
     """
 
     roles: tuple[RoleRef, ...]
     shown: Mapping[str, Any]
     restricted: bool = False
+    expires_at: int | None = None
 
 
 Lender = Callable[[Connection, Claims], Lent]

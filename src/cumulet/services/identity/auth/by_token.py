@@ -3,8 +3,10 @@
 import msgspec
 from msgspec import Struct
 
+from cumulet.core.errors import Forbidden
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.claims import ACCESS_TOKEN
 from cumulet.services.identity.revocation import microseconds
 
 
@@ -16,6 +18,10 @@ async def prove_token(ctx: Ctx, payload: msgspec.Raw) -> Proof:
     """Whoever holds a token is its user."""
     session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
     claims = session.claims
+    if claims.via == ACCESS_TOKEN:
+        raise Forbidden(
+            rule="Using OAuth-scoped token to create another token. Create a new OAuth-scoped token instead"
+        )
     return Proof(
         user_id=claims.user_id,
         methods=("token", *(m for m in claims.methods if m != "token")),

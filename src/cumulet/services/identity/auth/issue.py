@@ -5,6 +5,8 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from cumulet.api.http import Response
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.scope import Place
@@ -34,6 +36,9 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
         thumbprint=proof.thumbprint,
     )
     session = await runtime.resolve(claims)
+    if session.lent is not None and session.lent.expires_at is not None:
+        claims = replace(claims, expires_at=min(claims.expires_at, session.lent.expires_at))
+        session = replace(session, claims=claims)
     return runtime.keys.seal(claims), session
 
 

@@ -56,6 +56,8 @@ NOWHERE = Place()
 
 async def place_of(ctx: Ctx, proof: Proof, asked: Scope | str | None) -> Place:
     """What the token is to be for. Whether its user has a role there is seen when the token is resolved."""
+    if proof.via and proof.scope is not None:
+        return Place(*proof.scope)
     if isinstance(asked, str) or (asked is not None and asked.unscoped is not None):
         return NOWHERE
     if asked is None:
