@@ -8,6 +8,7 @@ import hmac
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from cumulet.api.crud import list_page, viewer
@@ -124,11 +125,11 @@ def lend_by_access_token(tx: Connection, claims: Claims) -> Lent:
 
 def _view(ctx: Ctx) -> Any:
     """A function from an access token to its reply."""
-    show, base = viewer(ctx, AccessToken, frozenset()), f"{ctx.request.base_url}/v3/users/"
+    show, base = AccessToken.view(), f"{ctx.request.base_url}/v3/users/"
 
     def view(token: AccessToken) -> Any:
         own = f"{base}{token.authorizing_user_id}/OS-OAUTH1/access_tokens/{token.id}"
-        return {**show(token), "links": {"self": own, "roles": f"{own}/roles"}}
+        return {**msgspec.to_builtins(show(token)), "links": {"self": own, "roles": f"{own}/roles"}}
 
     return view
 

@@ -111,10 +111,15 @@ def ec2_blob(text: str) -> dict[str, Any]:
     return blob
 
 
-def by_leave(caller: Caller) -> dict[str, str]:
-    """What the blob keeps of the delegation by which the caller speaks."""
+def by_leave(caller: Caller, user_id: str) -> dict[str, str]:
+    """What the blob of a key for this user keeps of the delegation by which the caller speaks. By one he makes keys for its
+    user only: what it gives is given to nobody else."""
     name = LEAVES.get(caller.delegation)
-    return {name: caller.delegation_id} if name else {}
+    if name is None:
+        return {}
+    if user_id != caller.user_id:
+        raise Forbidden("A token issued via delegation makes access keys for its own user only.")
+    return {name: caller.delegation_id}
 
 
 def insert_credential(tx: Connection, credential: Credential, limit: int) -> None:
@@ -138,7 +143,7 @@ async def create_credential(ctx: Ctx, body: Any) -> Credential:
             raise Invalid("Expecting to find project_id in credential: one of type ec2 needs it.")
         blob = ec2_blob(body.blob)
         credential.id = ec2_id(blob["access"])
-        if leave := by_leave(ctx.caller):
+        if leave := by_leave(ctx.caller, credential.user_id):
             credential.blob = msgspec.json.encode({**blob, **leave}).decode()
     check_delegation(ctx.caller, credential.project_id)
     credential.blob = ctx.service.vault.seal(credential.blob)
@@ -151,14 +156,12 @@ async def update_credential(ctx: Ctx, credential: Credential, body: Any) -> Any:
     given = body.given()
     if not {**given, **(given.get("extra") or {})}.keys() - {"extra"}:
         raise Invalid("The credential of the request is empty: it must have what is to be changed.")
-    known = ctx.service.vault.open(credential.blob)
-    changed = msgspec.structs.replace(
-        credential, **{n: v for n, v in given.items() if n != "extra"}, blob=given.get("blob", known)
-    )
+    before = reveal(ctx, credential)
+    changed = msgspec.structs.replace(before, **given)
     check_delegation(ctx.caller, credential.project_id)
     check_delegation(ctx.caller, changed.project_id)
     guard(ctx, "update", Credential, changed)
-    _check_ec2(credential.type, known, changed)
+    _check_ec2(before, changed)
     more = {"blob": ctx.service.vault.seal(changed.blob)} if "blob" in given else {}
     return await ctx.service.write(_store_update, credential.id, body, more)
 
@@ -170,21 +173,26 @@ def _store_update(tx: Connection, id: str, body: Any, more: dict[str, Any]) -> A
     return change(tx, Credential, id, body, **more)
 
 
-def _check_ec2(type: str, known: str, changed: Credential) -> None:
+def _check_ec2(before: Credential, changed: Credential) -> None:
     """Invalid where an update of an EC2 credential drops what binds it, or where it makes one without a project."""
     if changed.type.lower() == EC2 and not changed.project_id:
         raise Invalid("Expecting to find project_id in credential: one of type ec2 needs it.")
-    if type.lower() != EC2:
+    if before.type.lower() != EC2:
         return
-    before = ec2_blob(known)
-    if changed.type == type:
-        after = ec2_blob(changed.blob)
-        for name in KEPT:
-            if before.get(name) != after.get(name):
-                raise Invalid(f"{name} can not be updated for credential")
-    elif any(before.get(name) for name in KEPT):
+    try:
+        known = ec2_blob(before.blob)
+    except Invalid:  # it became one of EC2 as it was, and is no key yet
+        known = {}
+    if any(known.get(name) for name in LEAVES.values()):
         # As another type it could lose its bounds, and then become one of EC2 again.
-        raise Invalid("type can not be updated for credential: it was made by a delegation.")
+        for name in ("type", "project_id", "user_id"):
+            if getattr(before, name) != getattr(changed, name):
+                raise Invalid(f"{name} can not be updated for credential: it was made by a delegation")
+    if changed.type == before.type:
+        blob = ec2_blob(changed.blob)
+        for name in KEPT:
+            if known.get(name) != blob.get(name):
+                raise Invalid(f"{name} can not be updated for credential")
 
 
 async def delete_credential(ctx: Ctx, credential: Credential) -> None:

@@ -65,7 +65,7 @@ async def create_ec2_credential(ctx: Ctx, user_id: str, body: NewEc2Credential) 
     ctx.require("identity:ec2_create_credential", {"target.credential.user_id": user_id})
     check_unrestricted(ctx.caller)
     access = new_hex_id()
-    blob = {"access": access, "secret": new_hex_id(), "trust_id": None, **by_leave(ctx.caller)}
+    blob = {"access": access, "secret": new_hex_id(), "trust_id": None, **by_leave(ctx.caller, user_id)}
     credential: Credential = Credential.new(
         None,
         id=ec2_id(access),
