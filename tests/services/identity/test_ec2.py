@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,10 @@ HOST = "ec2.test:8773"
 
 
 @pytest.fixture
-async def cloud(identity: Identity) -> AsyncIterator[Identity]:
+async def cloud(identity: Identity) -> Identity:
     """With a user who holds the role `service`, as those do who ask for these tokens."""
     await identity.person("ec2-api", "service", f"projects/{identity.accounts.admin_project_id}")
-    yield identity
+    return identity
 
 
 async def service_token(cloud: Identity) -> str:
@@ -130,7 +129,8 @@ async def test_who_may_do_what_with_keys(cloud: Identity) -> None:
 async def test_wrong_input_of_keys(cloud: Identity) -> None:
     demo, user = await cloud.token("demo"), cloud.accounts.demo_user_id
     path = f"/v3/users/{user}/credentials/OS-EC2"
-    for body in ({}, {"tenant_id": None}, {"tenant_id": 1}, [], "x"):
+    bodies: list[Any] = [{}, {"tenant_id": None}, {"tenant_id": 1}, [], "x"]
+    for body in bodies:
         assert (await cloud.call("POST", path, body, token=demo)).status == 400
     assert (await cloud.call("POST", path, {"tenant_id": "none"}, token=demo)).status == 404
     nobody = "/v3/users/none/credentials/OS-EC2"
@@ -205,7 +205,11 @@ async def test_what_becomes_a_key_needs_a_project(cloud: Identity) -> None:
 
 async def test_filters_of_credentials(cloud: Identity) -> None:
     accounts = cloud.accounts
-    for type, user in (("cert", accounts.demo_user_id), ("totp", accounts.demo_user_id), ("cert", accounts.admin_user_id)):
+    for type, user in (
+        ("cert", accounts.demo_user_id),
+        ("totp", accounts.demo_user_id),
+        ("cert", accounts.admin_user_id),
+    ):
         await cloud.made("credentials", type=type, blob="x", user_id=user)
 
     async def found(query: str, token: str = "") -> list[tuple[str, str]]:
@@ -255,12 +259,15 @@ async def test_who_may_ask_for_these_tokens(cloud: Identity) -> None:
 async def test_what_was_not_signed_by_who_has_the_key(cloud: Identity) -> None:
     key = await demo_key(cloud)
     right = signed_v4(key)
-    for change in ({"signature": "x"}, {"signature": "é\U0001f600"}, {"signature": ""}, {"signature": None},
-                   {"path": "/other"}, {"params": {"SignatureVersion": "7"}}, {"headers": {}}, {"access": None},
-                   {"body_hash": "x"}):  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {"signature": "x"}, {"signature": "é\U0001f600"}, {"signature": ""}, {"signature": None}, {"path": "/other"},
+        {"params": {"SignatureVersion": "7"}}, {"headers": {}}, {"access": None}, {"body_hash": "x"},
+    ]  # fmt: skip
+    for change in changes:
         assert (await ask(cloud, "ec2tokens", {**right, **change})).status == 401, change
     assert (await ask(cloud, "ec2tokens", {**right, "access": "none"})).status == 404
-    for wrong in ({"params": []}, {"params": {"a": {}}}, {"verb": 1}, {"access": 1}):
+    wrongs: list[dict[str, Any]] = [{"params": []}, {"params": {"a": {}}}, {"verb": 1}, {"access": 1}]
+    for wrong in wrongs:
         assert (await ask(cloud, "ec2tokens", {**right, **wrong})).status == 400, wrong
     assert (await cloud.call("POST", "/v3/ec2tokens", {}, token=await service_token(cloud))).status == 401
     assert (await cloud.call("POST", "/v3/ec2tokens", token=await service_token(cloud))).status == 400
@@ -304,7 +311,10 @@ async def test_a_key_is_worth_what_its_owner_is(cloud: Identity) -> None:
         return (await ask(cloud, "ec2tokens", signed_v4(key))).status
 
     assert await status() == 200
-    for where, kind in ((f"/v3/users/{accounts.demo_user_id}", "user"), (f"/v3/projects/{accounts.demo_project_id}", "project")):
+    for where, kind in (
+        (f"/v3/users/{accounts.demo_user_id}", "user"),
+        (f"/v3/projects/{accounts.demo_project_id}", "project"),
+    ):
         assert (await cloud.call("PATCH", where, {kind: {"enabled": False}})).status == 200
         assert await status() == 401
         assert (await cloud.call("PATCH", where, {kind: {"enabled": True}})).status == 200

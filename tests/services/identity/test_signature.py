@@ -1,5 +1,6 @@
 """Amazon's signatures, against botocore as the other side, and against the examples of Amazon's own documents."""
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -43,7 +44,9 @@ def ec2_v4(verb: str, params: Mapping[str, str], host: str = "ec2.test:8773") ->
     return signed, headers["Authorization"].rpartition("Signature=")[2]
 
 
-PARAMS = st.dictionaries(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), st.text(), max_size=5)
+PARAMS = st.dictionaries(
+    st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1), st.text(), max_size=5
+)
 
 
 @given(PARAMS.filter(lambda p: not {"Signature", "Timestamp"} & set(p)))
@@ -65,7 +68,12 @@ def test_version_4_signs_what_is_posted() -> None:
     assert signature.verifies_ec2(SECRET, request, made)
     other = hashlib.sha256(b"Action=TerminateInstances").hexdigest()
     altered = Signed(
-        verb="POST", host=request.host, path=request.path, params=request.params, headers=request.headers, body_hash=other
+        verb="POST",
+        host=request.host,
+        path=request.path,
+        params=request.params,
+        headers=request.headers,
+        body_hash=other,
     )
     assert not signature.verifies_ec2(SECRET, altered, made)
 
@@ -199,7 +207,5 @@ def test_whatever_is_sent_is_verified_or_malformed(
 
 @given(st.binary() | st.binary().map(lambda b: b"AWS4-HMAC-SHA256\n\n" + b), st.text(st.characters()))
 def test_whatever_is_signed_for_s3_is_verified_or_malformed(signed: bytes, made: str) -> None:
-    try:
+    with contextlib.suppress(Malformed):
         assert not signature.verifies_s3(SECRET, signed, made)
-    except Malformed:
-        pass

@@ -46,4 +46,4 @@ def _moment(text: str | None) -> int:
         raise Invalid(f"invalidate date format {text[:64]}; one is written like 2026-01-31T09:15:00Z") from None
 
 
-endpoints = [Endpoint("GET", "/v3/OS-REVOKE/events", list_revoke_events)]
+endpoints = [Endpoint("GET", "/v3/OS-REVOKE/events", list_revoke_events, "identity:list_revoke_events")]

@@ -14,8 +14,8 @@ import msgspec
 from cumulet.api.http import Endpoint, Response
 from cumulet.core.errors import CloudError, Invalid, Unauthorized
 from cumulet.services.identity.auth.issue import issue
-from cumulet.services.identity.auth.methods import METHODS
 from cumulet.services.identity.auth.scope import place_of
+from cumulet.services.identity.auth.token import prove
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL
 from cumulet.services.identity.oauth1 import FORM
@@ -38,9 +38,8 @@ async def issue_access_token(ctx: Ctx) -> Response:
     if not id or not secret:
         return _error(ctx, 401, "invalid_client", "Client authentication failed.")
     try:
-        proof = await METHODS[APPLICATION_CREDENTIAL](
-            ctx, msgspec.Raw(msgspec.json.encode({"id": id, "secret": secret}))
-        )
+        payload = msgspec.Raw(msgspec.json.encode({"id": id, "secret": secret}))
+        proof = await prove(ctx, [APPLICATION_CREDENTIAL], {APPLICATION_CREDENTIAL: payload})
         token, session = await issue(ctx, proof, await place_of(ctx, proof, None))
     except Unauthorized as error:
         return _error(ctx, 401, "invalid_client", error.message or "Client authentication failed.")
