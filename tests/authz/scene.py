@@ -64,6 +64,7 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
     "region": ("admin", "identity", "/v3/regions", lambda s: {"region": {"id": secrets.token_hex(4)}}),
     "credential": ("member", "identity", "/v3/credentials", lambda s: {
         "credential": {"type": "scene", "blob": "secret", "user_id": s.users["member"]}}),
+    "consumer": ("admin", "identity", "/v3/OS-OAUTH1/consumers", lambda s: {"consumer": {"description": NAME}}),
     "policy": ("admin", "identity", "/v3/policies", lambda s: {"policy": {"type": "text/plain", "blob": "x"}}),
     "provider": ("admin", "placement", "/resource_providers", lambda s: {
         "name": secrets.token_hex(4), "uuid": new_id()}),
@@ -80,6 +81,7 @@ PLACES: dict[str, str] = {
     # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
     "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
     "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
+    "consumers": "consumer", "authorize": "=none", "access_tokens": "=none",
     "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
     "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",

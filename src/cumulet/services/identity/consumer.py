@@ -73,9 +73,8 @@ class Keys(Struct, frozen=True):
 async def read_signed(ctx: Ctx, *wanted: str) -> oauth1.Signed:
     """The caller's request, which must be signed and have the parameters that are wanted; Invalid where it is not."""
     request = ctx.request
-    form = ""
-    if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() == oauth1.FORM:
-        form = (await request.read()).decode()
+    body, kind = await request.read(), request.headers.get("Content-Type", "")
+    form = body.decode() if kind.partition(";")[0].strip().lower() == oauth1.FORM else ""
     try:
         signed = oauth1.read(
             request.method,
