@@ -304,6 +304,17 @@ async def test_a_token_for_what_was_signed_for_s3(cloud: Identity) -> None:
         assert (await ask(cloud, "s3tokens", {**right, "token": token})).status == 401
 
 
+@pytest.mark.parametrize(("stored", "guess"), [("null", "None"), ('""', ""), ("1", "1"), ("{}", "{}")])
+async def test_nobody_signs_with_the_key_that_has_no_secret(cloud: Identity, stored: str, guess: str) -> None:
+    own = {"user_id": cloud.accounts.demo_user_id, "project_id": cloud.accounts.demo_project_id}
+    await cloud.made("credentials", type="ec2", blob=f'{{"access":"bare","secret":{stored}}}', **own)
+    key = {"access": "bare", "secret": guess}
+    assert (await ask(cloud, "s3tokens", signed_s3(key))).status == 401
+    request = signature.Signed(params={"SignatureVersion": "0", "Action": "x", "Timestamp": ""})
+    sent = {"params": dict(request.params), "signature": signature.ec2_signature(guess, request)}
+    assert (await ask(cloud, "ec2tokens", {"access": "bare", **sent})).status == 401
+
+
 async def test_a_key_is_worth_what_its_owner_is(cloud: Identity) -> None:
     key, accounts = await demo_key(cloud), cloud.accounts
 

@@ -134,10 +134,11 @@ class Nonces:
         moment = now or time.time()
         names = ("oauth_consumer_key", "oauth_token", "oauth_timestamp", "oauth_nonce")
         key = tuple(map(request.get, names))
-        for old, until in list(self._seen.items()):
-            if until > moment and len(self._seen) < self._size:
+        while self._seen:
+            oldest = next(iter(self._seen))
+            if self._seen[oldest] > moment and len(self._seen) < self._size:
                 break
-            del self._seen[old]
+            del self._seen[oldest]
         if key in self._seen:
             return False
         self._seen[key] = moment + 2 * LIFETIME

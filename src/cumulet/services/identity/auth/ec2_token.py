@@ -56,12 +56,13 @@ class SignedRequest(Struct):
 async def ec2_token(ctx: Ctx, body: SignedRequest) -> Response:
     """Authenticate a request of EC2: a token for who signed it."""
     sent, credential, blob = await _read(ctx, body, "EC2 signature not supplied.")
+    secret = _secret(blob)
     request = Signed(
         verb=sent.verb, host=sent.host, path=sent.path, params=_texts(sent.params), headers=_texts(sent.headers),
         body_hash=sent.body_hash,
     )  # fmt: skip
     try:
-        if not verifies_ec2(str(blob.get("secret")), request, sent.signature or ""):
+        if not verifies_ec2(secret, request, sent.signature or ""):
             raise Unauthorized("Invalid EC2 signature.")
         if not is_fresh(signed_at(request), ctx.service.kernel.settings.auth_ttl * 60):
             raise Unauthorized("Credential is expired")
@@ -73,12 +74,13 @@ async def ec2_token(ctx: Ctx, body: SignedRequest) -> Response:
 async def s3_token(ctx: Ctx, body: SignedRequest) -> Response:
     """Authenticate a request of S3: who signed it. The token itself is not handed out."""
     sent, credential, blob = await _read(ctx, body, "Credential signature mismatch")
+    secret = _secret(blob)
     try:
         signed = base64.b64decode((sent.token or "").encode().translate(_URL_SAFE), validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise Invalid("The token of the credentials is not what was signed, in base64.") from None
     try:
-        if not verifies_s3(str(blob.get("secret")), signed, sent.signature or ""):
+        if not verifies_s3(secret, signed, sent.signature or ""):
             raise Unauthorized("Credential signature mismatch")
     except Malformed as error:
         raise Unauthorized(f"Invalid EC2 signature: {error}.") from None
@@ -106,6 +108,14 @@ async def _read(ctx: Ctx, body: SignedRequest, unsigned: str) -> tuple[SignedBod
         raise Unauthorized(unsigned)
     credential = reveal(ctx, found)
     return sent, credential, ec2_blob(credential.blob)
+
+
+def _secret(blob: dict[str, Any]) -> str:
+    """The key's secret. A blob may come without one, or with an empty one: nobody signs with that."""
+    secret = blob.get("secret")
+    if not isinstance(secret, str) or not secret:
+        raise Unauthorized("This EC2 access key has no secret.")
+    return secret
 
 
 async def _token(ctx: Ctx, credential: Credential, blob: dict[str, Any]) -> tuple[str, Session]:
