@@ -352,6 +352,8 @@ async def test_request_tokens_that_are_refused(identity: Identity) -> None:
     for authorization in ("Basic x", "OAuth", "OAuth é", 'OAuth oauth_consumer_key="x"', "OAuth " + "a" * 20000):
         headers = {"Authorization": authorization, "Requested-Project-Id": project}
         assert (await identity.http("POST", path, token="nobody", **headers)).status in (400, 404), authorization
+    hosts = {"Host": "[", "Requested-Project-Id": project}
+    assert (await consumer.post(path, headers=hosts, callback_uri="oob")).status == 400
     assert (await consumer.post(path, callback_uri="oob")).status == 400
     assert (await consumer.ask(project, callback_uri=None)).status == 400
     assert (await consumer.ask(project, client_secret="wrong")).status == 401

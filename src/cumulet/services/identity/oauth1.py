@@ -44,6 +44,10 @@ def read(method: str, url: str, authorization: str, query: str = "", form: str =
     others = (*parse_qsl(query, keep_blank_values=True), *parse_qsl(form, keep_blank_values=True))
     if any(name.startswith("oauth_") for name, _ in others):
         raise Malformed("the parameters of OAuth stand in the header Authorization, and nowhere else")
+    try:
+        base_url(url)
+    except ValueError:
+        raise Malformed("the header Host names no host") from None
     return Signed(method=method, url=url, protocol=parse_header(authorization), others=others)
 
 
