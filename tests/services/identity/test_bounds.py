@@ -5,6 +5,7 @@ import base64
 from typing import Any
 
 import pytest
+import requests
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
@@ -151,9 +152,9 @@ async def test_keystoneauth_gets_an_access_token_of_oauth_2(identity: Identity) 
             oauth2_client_id=credential["id"],
             oauth2_client_secret=credential["secret"],
         )
-        session = Session(auth=plugin)
-        headers = session.get_auth_headers()
-        return headers, session.get(f"{url}/v3/auth/projects").status_code
+        with requests.Session() as connection:
+            session = Session(auth=plugin, session=connection)
+            return session.get_auth_headers(), session.get(f"{url}/v3/auth/projects").status_code
 
     headers, status = await asyncio.to_thread(run)
     assert headers is not None and headers["Authorization"].startswith("Bearer gAAAA") and status == 200

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from keystoneauth1.extras import oauth1 as client_plugin
@@ -461,7 +462,8 @@ async def test_keystoneauth_logs_in_by_an_access_token(identity: Identity) -> No
             f"{identity.http.url}/v3", consumer_key=consumer.id, consumer_secret=consumer.secret,
             access_key=access["oauth_token"], access_secret=access["oauth_token_secret"],
         )  # fmt: skip
-        found = plugin.get_access(Session())
+        with requests.Session() as connection:
+            found = plugin.get_access(Session(session=connection))
         return found.project_id, found.oauth_access_token_id, found.oauth_consumer_id
 
     got = await asyncio.to_thread(run)
