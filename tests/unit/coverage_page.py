@@ -14,8 +14,6 @@ OLD_COMPUTE = "/v2/"
 FIRST = "own API first, then what few clients use"
 NOT_YET: dict[str, list[tuple[str, str]]] = {
     "identity": [
-        ("Trusts (`OS-TRUST`)", "orchestration needs them; they come with it"),
-        ("Application credentials and access rules", "a grant of their own beside roles; next in line"),
         ("Federation (`OS-FEDERATION`), SAML, mappings", "needs an outside identity provider to be tested against"),
         ("Certificates as clients of OAuth 2 (`tls_client_auth`)", "needs a front end that is trusted to verify them"),
         ("Unified limits (`registered_limits`, `limits`)", "each service keeps its own quotas"),

@@ -3,7 +3,9 @@
 from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
+    access_rule,
     access_token,
+    application_credential,
     consumer,
     credential,
     domain,
@@ -20,6 +22,7 @@ from cumulet.services.identity import (
     role_assignment,
     rules,
     service,
+    trust,
     user,
     version,
 )
@@ -47,6 +50,9 @@ PARTS = (
     policy,
     revoke_event,
     retired,
+    trust,
+    application_credential,
+    access_rule,
 )
 
 SERVICE = Service(

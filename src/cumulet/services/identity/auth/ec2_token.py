@@ -16,7 +16,7 @@ from cumulet.core import db
 from cumulet.core.errors import Invalid, NotFound, Unauthorized
 from cumulet.services.identity.auth.issue import issue, token_body, token_reply
 from cumulet.services.identity.auth.method import Proof
-from cumulet.services.identity.auth.scope import Place
+from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.credential import EC2, LEAVES, Credential, ec2_blob, ec2_id, reveal
 from cumulet.services.identity.revocation import microseconds
