@@ -9,14 +9,9 @@ import requests
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
-from cumulet.services.identity.auth.methods import METHODS
 from tests.harness import Reply
 from tests.services.identity.conftest import Identity, wanted
 from tests.services.identity.test_ec2 import demo_key, signed_s3, signed_v4
-
-pytestmark = pytest.mark.skipif(
-    "application_credential" not in METHODS, reason="there are no delegations to make them by"
-)
 
 
 async def app_credential(cloud: Identity, token: str, **values: Any) -> Any:

@@ -15,10 +15,10 @@ from cumulet.api.crud import list_page, viewer
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.resource import Resource, hidden, read
 from cumulet.core import db
-from cumulet.core.errors import Forbidden, NotFound, Unauthorized
+from cumulet.core.errors import NotFound, Unauthorized
 from cumulet.core.types import Id, MicroTime, Text, later, new_hex_id, now
 from cumulet.services.identity.assignments import imply, roles_on
-from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.calls import Ctx, refuse_delegated
 from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.consumer import Keys, consumer_of, read_signed, verify
 from cumulet.services.identity.request_token import RequestToken, request_token_of, token_form
@@ -39,6 +39,7 @@ class AccessToken(Resource, table="identity_access_token", path="/v3/users/{user
     expires_at: MicroTime | None = read("When it ends.")
 
 
+NOT_LENT = "Cannot manage OAuth access tokens with a token issued via delegation."
 _RULE = undomained(f"{ADMIN} and not system_scope:all")
 RULES = {
     "identity:get_access_token": _RULE,
@@ -134,11 +135,6 @@ def _view(ctx: Ctx) -> Any:
     return view
 
 
-def _refuse_delegated(ctx: Ctx) -> None:
-    if ctx.caller.delegation:
-        raise Forbidden("Cannot manage OAuth access tokens with a token issued via delegation.")
-
-
 async def _one(ctx: Ctx, rule: str, user_id: str, id: str) -> AccessToken:
     ctx.require(rule)
     found = await ctx.service.kernel.db.read_inline(access_token_of, id)
@@ -150,7 +146,7 @@ async def _one(ctx: Ctx, rule: str, user_id: str, id: str) -> AccessToken:
 async def list_access_tokens(ctx: Ctx, user_id: str) -> Any:
     """List the access tokens that a user has given."""
     ctx.require("identity:list_access_tokens")
-    _refuse_delegated(ctx)
+    refuse_delegated(ctx, NOT_LENT)
     c = AccessToken.table.c
     return await list_page(ctx, AccessToken, lambda _: [c.authorizing_user_id == user_id], view=_view(ctx))
 
@@ -158,14 +154,14 @@ async def list_access_tokens(ctx: Ctx, user_id: str) -> Any:
 async def show_access_token(ctx: Ctx, user_id: str, access_token_id: str) -> Any:
     """Show an access token; its secret is not told."""
     found = await _one(ctx, "identity:get_access_token", user_id, access_token_id)
-    _refuse_delegated(ctx)
+    refuse_delegated(ctx, NOT_LENT)
     return {"access_token": _view(ctx)(found)}
 
 
 async def delete_access_token(ctx: Ctx, user_id: str, access_token_id: str) -> Response:
     """Take an access token back; the tokens that the consumer has by it are void."""
     ctx.require("identity:delete_access_token")
-    _refuse_delegated(ctx)
+    refuse_delegated(ctx, NOT_LENT)
 
     def remove(tx: Connection) -> None:
         if access_token_of(tx, access_token_id).authorizing_user_id != user_id:

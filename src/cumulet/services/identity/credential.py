@@ -18,7 +18,7 @@ from cumulet.core import db
 from cumulet.core.context import Caller
 from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
 from cumulet.core.types import Id, Str64, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, inexact
+from cumulet.services.identity.calls import Ctx, calls, change, guard, inexact, refuse_restricted
 from cumulet.services.identity.claims import ACCESS_TOKEN, APPLICATION_CREDENTIAL, TRUST
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY
@@ -87,14 +87,6 @@ def check_delegation(caller: Caller, project_id: str | None) -> None:
         raise Forbidden(rule="Credential project does not match the project scope of the delegated token")
 
 
-def check_unrestricted(caller: Caller) -> None:
-    """Forbidden where the caller speaks by an application credential that may not make further ones."""
-    if caller.delegation == APPLICATION_CREDENTIAL and caller.restricted:
-        raise Forbidden(
-            rule="Using method 'application_credential' is not allowed for managing additional credentials."
-        )
-
-
 def ec2_id(access: str) -> str:
     """The id of the credential that has this access key."""
     return hashlib.sha256(access.encode(errors="surrogatepass")).hexdigest()
@@ -138,7 +130,7 @@ async def create_credential(ctx: Ctx, body: Any) -> Credential:
     credential: Credential = Credential.new(body, id=new_hex_id())
     guard(ctx, "create", Credential, credential)
     if body.type.lower() == EC2:
-        check_unrestricted(ctx.caller)
+        refuse_restricted(ctx, "additional credentials.")
         if not credential.project_id:
             raise Invalid("Expecting to find project_id in credential: one of type ec2 needs it.")
         blob = ec2_blob(body.blob)

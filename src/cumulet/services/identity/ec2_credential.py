@@ -13,13 +13,12 @@ from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
 from cumulet.core.errors import NotFound, Unauthorized
 from cumulet.core.types import new_hex_id
-from cumulet.services.identity.calls import Ctx, target
+from cumulet.services.identity.calls import Ctx, refuse_restricted, target
 from cumulet.services.identity.credential import (
     EC2,
     Credential,
     by_leave,
     check_delegation,
-    check_unrestricted,
     ec2_id,
     insert_credential,
     reveal,
@@ -63,7 +62,7 @@ def _user(tx: Connection, id: str) -> None:
 async def create_ec2_credential(ctx: Ctx, user_id: str, body: NewEc2Credential) -> Any:
     """Make an access key and its secret, for a project."""
     ctx.require("identity:ec2_create_credential", {"target.credential.user_id": user_id})
-    check_unrestricted(ctx.caller)
+    refuse_restricted(ctx, "additional credentials.")
     access = new_hex_id()
     blob = {"access": access, "secret": new_hex_id(), "trust_id": None, **by_leave(ctx.caller, user_id)}
     credential: Credential = Credential.new(

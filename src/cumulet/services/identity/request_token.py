@@ -11,11 +11,11 @@ from sqlalchemy import Connection, select
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.resource import Resource, hidden, read
 from cumulet.core import db
-from cumulet.core.errors import Forbidden, Invalid, NotFound, Unauthorized
+from cumulet.core.errors import Invalid, NotFound, Unauthorized
 from cumulet.core.types import Id, MicroTime, Text, later, new_hex_id, now
 from cumulet.services.identity import oauth1
 from cumulet.services.identity.assignments import roles_on
-from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.calls import Ctx, refuse_delegated
 from cumulet.services.identity.consumer import Keys, consumer_of, read_signed, verify
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.role import Role
@@ -108,8 +108,7 @@ async def authorize_request_token(ctx: Ctx, request_token_id: str, body: Roles) 
     ctx.require("identity:authorize_request_token")
     if any((role.id is None) == (role.name is None) for role in body.roles):
         raise Invalid("Each of the roles is named by either its id or its name.")
-    if ctx.caller.delegation:
-        raise Forbidden("Cannot authorize a request token with a token issued via delegation.")
+    refuse_delegated(ctx, "Cannot authorize a request token with a token issued via delegation.")
     verifier = "".join(secrets.choice(VERIFIER_CHARACTERS) for _ in range(VERIFIER_LENGTH))
     user_id = ctx.caller.user_id
 
