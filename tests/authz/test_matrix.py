@@ -41,6 +41,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"\S+ /v3/auth/.*", ANY),
         (r"GET /v3/(regions.*|credentials)", ANY),
         (r"POST /v3/credentials", OWNER_ADMIN),
+        (r"\S+ /v3/users/\{user_id\}/credentials/OS-EC2.*", OWNER_ADMIN),
         (r"\S+ /v3/credentials/.*", OWNER_ADMIN),
         (r"GET /v3/domains/\{id\}", ADMIN),
         (r"GET /v3/OS-TRUST/trusts", ADMIN),
@@ -220,7 +221,7 @@ class Ask:
     def _found(self, before: str) -> str:
         """The id of something that the cloud makes itself."""
         if before == "OS-EC2":
-            path, body = f"/v3/users/{self.scene['user']}/credentials/OS-EC2", {"tenant_id": self.scene.demo}
+            path, body = f"/v3/users/{self.scene.users['member']}/credentials/OS-EC2", {"tenant_id": self.scene.demo}
             return str(self._send("POST", path, body, "admin").json()["credential"]["access"])
         if before == "agents":
             reply = self._send("GET", "/v2.0/agents", None, "admin").json()["agents"]
