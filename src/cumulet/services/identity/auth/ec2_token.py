@@ -14,7 +14,7 @@ from msgspec import Struct, field
 from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
 from cumulet.core.errors import Invalid, NotFound, Unauthorized
-from cumulet.services.identity.auth.issue import issue, token_body, token_reply
+from cumulet.services.identity.auth.issue import issue, token_reply
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
@@ -84,8 +84,9 @@ async def s3_token(ctx: Ctx, body: SignedRequest) -> Response:
             raise Unauthorized("Credential signature mismatch")
     except Malformed as error:
         raise Unauthorized(f"Invalid EC2 signature: {error}.") from None
-    _, session = await _token(ctx, credential, blob)
-    return Response.json(await token_body(ctx, session), 200, Vary="X-Auth-Token")
+    reply = await token_reply(ctx, *await _token(ctx, credential, blob), 200)
+    del reply.headers["X-Subject-Token"]
+    return reply
 
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
