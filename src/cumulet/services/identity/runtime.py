@@ -1,14 +1,15 @@
 """Identity at work: keys, password hashing, revocations, and the memory of who holds which token."""
 
 import hashlib
-import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
+from msgspec import Raw
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from cumulet.api.http import encode_json
 from cumulet.core.context import Caller
 from cumulet.core.db import after_commit
 from cumulet.core.errors import Conflict, Forbidden, Unauthorized
@@ -17,11 +18,13 @@ from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
-from cumulet.services.identity.federation.service_provider import ProviderRef, enabled_providers
+from cumulet.services.identity.federation.service_provider import enabled_providers
 from cumulet.services.identity.federation.shadow import ended_between
 from cumulet.services.identity.federation.sources import load_sources
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.memory import Known, Memory
+from cumulet.services.identity.oauth1 import Nonces
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
 from cumulet.services.identity.session import Session, resolve
@@ -30,7 +33,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REMEMBERED = 10_000
-"""Tokens whose holders are kept in memory."""
+"""Tokens that are kept in memory with what they mean."""
+CATALOGS = 1_000
+"""Catalogues that are kept in memory, each as one user sees it with one project."""
 
 
 class IdentityRuntime:
@@ -44,10 +49,11 @@ class IdentityRuntime:
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self.sources = load_sources(kernel.settings.federation)
-        self._callers: dict[bytes, tuple[int, Caller]] = {}
-        self._catalog: list[CatalogRow] | None = None
-        self._providers: list[ProviderRef] | None = None
-        self._generation = 0
+        self.nonces = Nonces()
+        self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
+        self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
+        self._endpoints: Memory[None, list[CatalogRow]] = Memory(1)
+        self._providers: Memory[None, bytes] = Memory(1)
         self._ended_until = microseconds()
 
     async def start(self) -> None:
@@ -76,8 +82,10 @@ class IdentityRuntime:
         """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
 
         def unit(tx: Connection) -> T:
+            result = fn(tx, *args, **kwargs)
+            # Last of all: what is looked up anew is then looked up with whatever else the commit has set off, a revocation.
             after_commit(tx, self._forget)
-            return fn(tx, *args, **kwargs)
+            return result
 
         try:
             return await self.kernel.db.run(unit)
@@ -85,30 +93,34 @@ class IdentityRuntime:
             raise Conflict("Conflict occurred: another request has just stored the same.") from error
 
     def _forget(self) -> None:
-        self._generation += 1
-        self._callers.clear()
-        self._catalog = None
-        self._providers = None
+        for memory in (self._tokens, self.catalogs, self._endpoints, self._providers):
+            memory.forget()
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
     async def authenticate(self, token: str) -> Caller:
         """Who holds this token; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
-        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        known = self._callers.get(digest)
-        if known is not None and known[0] > time.time():
-            return known[1]
-        generation = self._generation
-        session = await self.session(token)
-        caller = session.caller(token)
-        if generation == self._generation:
-            if len(self._callers) >= REMEMBERED:
-                del self._callers[next(iter(self._callers))]
-            self._callers[digest] = (session.claims.expires_at // 1_000_000, caller)
-        return caller
+        return (await self.known(token)).caller
 
     async def session(self, token: str) -> Session:
-        """What a token means now; Unauthorized if it is wrong, expired or revoked."""
+        """What a token means now; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
+        return (await self.known(token)).session
+
+    async def known(self, token: str) -> Known:
+        """The same, with all that is remembered of the token. What ends a token with time alone must be in its `expires_at`:
+        everything else comes with a `write`, which forgets it."""
+        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+        known = self._tokens.get(digest)
+        if known is None or known.session.claims.expires_at <= microseconds():
+            known = await self._tokens.keep(digest, self._examined(token))
+        return known
+
+    async def _examined(self, token: str) -> Known:
+        session = await self.examine(token)
+        return Known(session, session.caller(token))
+
+    async def examine(self, token: str) -> Session:
+        """What a token means now, by the keys, the revocations and the database, whatever is remembered of it."""
         try:
             claims = self.keys.open(token)
         except BadToken:
@@ -127,23 +139,17 @@ class IdentityRuntime:
 
     async def catalog(self) -> list[CatalogRow]:
         """Every endpoint that is enabled."""
-        if self._catalog is None:
-            generation = self._generation
-            rows = await self.kernel.db.read_inline(read_catalog)
-            if generation != self._generation:
-                return rows
-            self._catalog = rows
-        return self._catalog
+        rows = self._endpoints.get(None)
+        return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if rows is None else rows
 
-    async def service_providers(self) -> list[ProviderRef]:
-        """The other clouds to which this one vouches for its users."""
-        if self._providers is None:
-            generation = self._generation
-            found = await self.kernel.db.read_inline(enabled_providers)
-            if generation != self._generation:
-                return found
-            self._providers = found
-        return self._providers
+    async def service_providers(self) -> bytes:
+        """The other clouds to which this one vouches for its users, in JSON; nothing where there are none."""
+        told = self._providers.get(None)
+        return await self._providers.keep(None, self._read_providers()) if told is None else told
+
+    async def _read_providers(self) -> bytes:
+        found = await self.kernel.db.read_inline(enabled_providers)
+        return encode_json(found) if found else b""
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

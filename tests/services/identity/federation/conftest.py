@@ -84,7 +84,10 @@ class Acme:
         return str(reply.headers["X-Subject-Token"])
 
     async def scoped(self, token: str, scope: Any = None) -> Any:
-        auth = {"identity": {"methods": ["token"], "token": {"id": token}}, "scope": scope or {"project": {"id": self.project}}}
+        auth = {
+            "identity": {"methods": ["token"], "token": {"id": token}},
+            "scope": scope or {"project": {"id": self.project}},
+        }
         return await self.identity.http("POST", "/v3/auth/tokens", {"auth": auth}, token="nobody")
 
     async def mapping(self, rules: Any, id: str = "oidc", version: str = "1.0") -> None:
@@ -111,7 +114,12 @@ async def acme(tmp_path: Path, issuer: Issuer) -> AsyncIterator[Acme]:
         assert (await identity.grant("member", f"projects/{project}", f"groups/{crew}")).status == 204
         remote_ids = [issuer.url, "https://idp.acme.test/saml"]
         await put(
-            identity, "identity_providers/acme", "identity_provider", domain_id=domain, enabled=True, remote_ids=remote_ids
+            identity,
+            "identity_providers/acme",
+            "identity_provider",
+            domain_id=domain,
+            enabled=True,
+            remote_ids=remote_ids,
         )
         await put(identity, "mappings/oidc", "mapping", rules=OIDC_RULES)
         await put(identity, "mappings/saml", "mapping", rules=SAML_RULES)

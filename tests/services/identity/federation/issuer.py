@@ -31,7 +31,9 @@ class Issuer:
 
     def token(self, who: str, *, kid: str | None = "first", key: Any = None, alg: str = "RS256", **claims: Any) -> str:
         headers = {"kid": kid} if kid is not None else {}
-        return jwt.encode(self.say(who, **claims), self.keys["first"] if key is None else key, algorithm=alg, headers=headers)
+        return jwt.encode(
+            self.say(who, **claims), self.keys["first"] if key is None else key, algorithm=alg, headers=headers
+        )
 
     def add_key(self, kid: str) -> Any:
         self.keys[kid] = ec.generate_private_key(ec.SECP256R1())

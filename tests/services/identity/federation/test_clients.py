@@ -64,7 +64,7 @@ async def test_a_program_at_the_provider(acme: Acme) -> None:
 
 async def test_the_sdk_works_with_a_federated_token(acme: Acme) -> None:
     def work(made: session.Session) -> Any:
-        cloud = openstack.connection.Connection(session=made, region_name="RegionOne", identity_api_version="3")
+        cloud: Any = openstack.connection.Connection(session=made, region_name="RegionOne", identity_api_version="3")
         found = [p.name for p in cloud.identity.user_projects(access(made).user_id)]
         cloud.close()
         return found
@@ -80,7 +80,7 @@ async def test_the_sdk_manages_what_federation_rests_on(acme: Acme) -> None:
             auth_url=url, username="admin", password="admin-secret", project_name="admin", user_domain_id="default",
             project_domain_id="default", region_name="RegionOne",
         )  # fmt: skip
-        identity = cloud.identity
+        identity: Any = cloud.identity
         made = identity.create_identity_provider(id="other", description="x", is_enabled=True, remote_ids=["a"])
         assert made.domain_id and made.is_enabled and identity.find_identity_provider("other").remote_ids == ["a"]
         assert {p.id for p in identity.identity_providers()} == {"acme", "other"}

@@ -80,7 +80,10 @@ async def test_nobody_else_is_believed(acme: Acme) -> None:
 async def test_headers_that_are_there_twice_are_refused(acme: Acme) -> None:
     for twice in ("X-Shib-User", "X-Front-End-Secret"):
         headers = [*TOLD.items(), ("X-Front-End-Secret", SECRET), (twice, "admin")]
-        async with aiohttp.ClientSession() as session, session.get(acme.identity.http.url + AUTH, headers=headers) as reply:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(acme.identity.http.url + AUTH, headers=headers) as reply,
+        ):
             assert reply.status == 401
 
 
@@ -169,7 +172,9 @@ async def test_sign_on_finds_the_provider_by_its_name(acme: Acme, proxy: Proxy) 
     for name in ("https://nobody.test", ""):
         proxy.tells["X-Shib-Idp"] = name
         assert (await ask(proxy.url + WEBSSO, params={"origin": DASHBOARD})).status_code == 401
-    assert (await ask(f"{proxy.url}/v3/auth/OS-FEDERATION/websso/none", params={"origin": DASHBOARD})).status_code == 401
+    assert (
+        await ask(f"{proxy.url}/v3/auth/OS-FEDERATION/websso/none", params={"origin": DASHBOARD})
+    ).status_code == 401
     proxy.tells["X-Shib-Idp"] = NAME
     await acme.changed(enabled=False)
     assert (await ask(proxy.url + WEBSSO, params={"origin": DASHBOARD})).status_code == 403

@@ -80,9 +80,9 @@ async def test_his_own_roles_count_beside_those_of_his_groups(acme: Acme) -> Non
 
 BAD: list[dict[str, Any]] = [
     {"exp": int(time.time()) - 3600}, {"exp": None}, {"iss": "http://elsewhere.test"}, {"iss": None}, {"aud": "other"},
-    {"aud": None}, {"aud": []}, {"nbf": int(time.time()) + 3600}, {"sub": None}, {"iat": int(time.time()) + 3600}, {"kid": "second"},
+    {"aud": None}, {"aud": []}, {"nbf": int(time.time()) + 3600}, {"sub": None}, {"iat": int(time.time()) + 3600},
     {"key": rsa.generate_private_key(public_exponent=65537, key_size=2048)}, {"alg": "none", "key": ""}, {"alg": "RS512"},
-    {"alg": "HS256", "key": "k" * 64},
+    {"alg": "HS256", "key": "k" * 64}, {"kid": "second"},
 ]  # fmt: skip
 
 
@@ -111,7 +111,9 @@ async def test_the_public_key_as_a_shared_secret_is_refused(acme: Acme) -> None:
     assert (await acme.login(f"{signed}.{mac}")).status == 401
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a.b.c", "Bearer \u00e4", "bearer " + "x" * 20000])
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer ", "Basic YTpi", "Bearer a.b.c", "Bearer \u00e4", "bearer " + "x" * 20000]
+)
 async def test_what_is_no_bearer_token_is_refused(acme: Acme, header: str) -> None:
     assert (await acme.login(Authorization=header)).status == 401
 
@@ -119,7 +121,12 @@ async def test_what_is_no_bearer_token_is_refused(acme: Acme, header: str) -> No
 async def test_a_token_cannot_say_where_its_key_is(acme: Acme) -> None:
     mine = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     jwk = jwt.algorithms.RSAAlgorithm.to_jwk(mine.public_key(), as_dict=True)
-    headers = {"kid": "first", "jku": f"{acme.issuer.url}/other-keys", "jwk": jwk, "x5u": f"{acme.issuer.url}/other-keys"}
+    headers = {
+        "kid": "first",
+        "jku": f"{acme.issuer.url}/other-keys",
+        "jwk": jwk,
+        "x5u": f"{acme.issuer.url}/other-keys",
+    }
     token = jwt.encode(acme.issuer.say("ann"), mine, algorithm="RS256", headers=headers)
     assert (await acme.login(token)).status == 401
     assert acme.issuer.asked == ["discovery", "keys"]
@@ -251,7 +258,8 @@ async def test_a_name_that_is_taken_never_makes_him_that_user(acme: Acme) -> Non
                 "remote": [{"type": "HTTP_OIDC_SUB"}, {"type": "HTTP_OIDC_NICK"}]}]  # fmt: skip
     await acme.mapping(mapping, version="2.0")
     users = [
-        (await acme.login(acme.issuer.token(who, nick="admin"))).json()["token"]["user"] for who in ("ann", "bob", "ann")
+        (await acme.login(acme.issuer.token(who, nick="admin"))).json()["token"]["user"]
+        for who in ("ann", "bob", "ann")
     ]
     assert users[0]["id"] == users[2]["id"] != users[1]["id"]
     assert acme.identity.accounts.admin_user_id not in {u["id"] for u in users}
@@ -289,7 +297,9 @@ def role(*names: str) -> list[dict[str, str]]:
 
 
 async def test_projects_are_made_with_roles(acme: Acme) -> None:
-    await acme.mapping(with_projects({"name": "of {0}", "roles": role("member")}, {"name": "work", "roles": role("reader")}))
+    await acme.mapping(
+        with_projects({"name": "of {0}", "roles": role("member")}, {"name": "work", "roles": role("reader")})
+    )
     unscoped = await acme.token("eve")
     found = (await acme.identity.http("GET", "/v3/auth/projects", token=unscoped)).json()["projects"]
     assert {p["name"]: p["domain_id"] for p in found} == {"of eve": acme.domain, "work": acme.domain}
@@ -327,7 +337,9 @@ async def test_a_role_or_domain_that_is_missing_makes_nothing(acme: Acme) -> Non
 
 async def test_a_mapping_that_makes_nobody_of_it_is_no_login(acme: Acme) -> None:
     assert (await acme.login(acme.issuer.token("ann", email=None))).status == 401
-    await acme.mapping([{"local": [{"user": {"name": "{0}"}}, {"group": {"id": "gone"}}], "remote": [{"type": "HTTP_OIDC_SUB"}]}])
+    await acme.mapping(
+        [{"local": [{"user": {"name": "{0}"}}, {"group": {"id": "gone"}}], "remote": [{"type": "HTTP_OIDC_SUB"}]}]
+    )
     assert (await acme.login(acme.issuer.token("ann"))).status == 401
     await acme.mapping([{"local": [{"group": {"id": acme.crew}}], "remote": [{"type": "HTTP_OIDC_SUB"}]}])
     assert (await acme.login(acme.issuer.token("ann"))).status == 401

@@ -101,7 +101,9 @@ async def test_lists_are_filtered(identity: Identity, path: str) -> None:
 async def test_a_remote_id_is_one_providers(identity: Identity) -> None:
     one = await put(identity, "identity_providers/one", "identity_provider", remote_ids=["b", "a"])
     assert one["remote_ids"] == ["a", "b"]
-    reply = await identity.call("PUT", f"{BASE}/identity_providers/two", {"identity_provider": {"remote_ids": ["c", "a"]}})
+    reply = await identity.call(
+        "PUT", f"{BASE}/identity_providers/two", {"identity_provider": {"remote_ids": ["c", "a"]}}
+    )
     assert reply.status == 409 and "remote ID" in reply.json()["error"]["message"]
     assert len((await identity.call("GET", "/v3/domains")).json()["domains"]) == 2  # none was left behind
     await put(identity, "identity_providers/two", "identity_provider", remote_ids=["c"])
@@ -136,13 +138,22 @@ async def test_protocols_belong_to_a_provider(identity: Identity) -> None:
     assert made["mapping_id"] == "m" and made["remote_id_attribute"] is None
     assert made["links"]["identity_provider"].endswith("/identity_providers/one")
     assert made["links"]["self"].endswith("/identity_providers/one/protocols/openid")
-    await put(identity, "identity_providers/two/protocols/openid", "protocol", mapping_id="m", remote_id_attribute="idp")
+    await put(
+        identity, "identity_providers/two/protocols/openid", "protocol", mapping_id="m", remote_id_attribute="idp"
+    )
     assert (await identity.call("PUT", f"{BASE}/{place}/openid", {"protocol": {"mapping_id": "m"}})).status == 409
-    assert (await identity.call("PUT", f"{BASE}/identity_providers/x/protocols/y", {"protocol": {"mapping_id": "m"}})).status == 404
+    assert (
+        await identity.call("PUT", f"{BASE}/identity_providers/x/protocols/y", {"protocol": {"mapping_id": "m"}})
+    ).status == 404
     assert (await identity.call("GET", f"{BASE}/{place}/openid")).json() == {"protocol": made}
     listed = (await identity.call("GET", f"{BASE}/{place}")).json()["protocols"]
     assert listed == [{**made, "idp_id": "one"}]
-    for body in ({}, {"remote_id_attribute": "x"}, {"mapping_id": "none"}, {"mapping_id": "n", "remote_id_attribute": None}):
+    for body in (
+        {},
+        {"remote_id_attribute": "x"},
+        {"mapping_id": "none"},
+        {"mapping_id": "n", "remote_id_attribute": None},
+    ):
         assert (await identity.call("PATCH", f"{BASE}/{place}/openid", {"protocol": body})).status == 400, body
     changed = await put(identity, f"{place}/openid", "protocol", 200, "PATCH", mapping_id="n", remote_id_attribute="x")
     assert (changed["mapping_id"], changed["remote_id_attribute"]) == ("n", "x")
@@ -191,7 +202,11 @@ async def test_who_may(identity: Identity) -> None:
         for place, body in changes.items():
             missing = f"{BASE}/{place.rpartition('/')[0]}/none"
             assert (await identity.http("GET", missing, token=token)).status == (404 if sees else refused), (who, place)
-            assert (await identity.http("PATCH", f"{BASE}/{place}", body, token=token)).status == (200 if may else refused)
-            assert (await identity.http("PUT", f"{BASE}/{place}", body, token=token)).status == (409 if may else refused)
+            assert (await identity.http("PATCH", f"{BASE}/{place}", body, token=token)).status == (
+                200 if may else refused
+            )
+            assert (await identity.http("PUT", f"{BASE}/{place}", body, token=token)).status == (
+                409 if may else refused
+            )
             if not may:
                 assert (await identity.http("DELETE", f"{BASE}/{place}", token=token)).status == refused, (who, place)

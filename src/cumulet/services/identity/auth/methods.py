@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from cumulet.services.identity.auth.by_application_credential import prove_application_credential
+from cumulet.services.identity.auth.by_oauth1 import prove_oauth1
 from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
 from cumulet.services.identity.auth.method import Method
@@ -12,6 +13,7 @@ from cumulet.services.identity.federation.login import prove_mapped
 METHODS: Mapping[str, Method] = {
     "password": prove_password,
     "token": prove_token,
+    "oauth1": prove_oauth1,
     "application_credential": prove_application_credential,
     "mapped": prove_mapped,
     "openid": prove_mapped,
