@@ -14,7 +14,6 @@ OLD_COMPUTE = "/v2/"
 FIRST = "own API first, then what few clients use"
 NOT_YET: dict[str, list[tuple[str, str]]] = {
     "identity": [
-        ("Federation (`OS-FEDERATION`), SAML, mappings", "needs an outside identity provider to be tested against"),
         ("Certificates as clients of OAuth 2 (`tls_client_auth`)", "needs a front end that is trusted to verify them"),
         ("Unified limits (`registered_limits`, `limits`)", "each service keeps its own quotas"),
         ("Domain configuration (LDAP)", "there is one backend: the database"),

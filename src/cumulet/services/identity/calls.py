@@ -106,15 +106,21 @@ def calls(
     listing: Listing | None = None,
     where: Sequence[ColumnElement[bool]] = (),
     reveal: Callable[[Ctx, Any], Any] | None = None,
+    finish: Callable[[Ctx, Any, Any], Awaitable[Any]] | None = None,
 ) -> list[Endpoint]:
     """List, show, create, update (PATCH) and delete of a resource, under `identity:<verb>_<kind>`. `create` asks `guard`
     itself, once it knows what is to be made; `put` creates under an id that the client picks; `update` and `delete` get the
-    object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown."""
+    object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown, `finish`
+    adds to the reply about one what is stored elsewhere."""
     listed = listing or Listing(sort=(("id", "asc"),))
     list_rule = f"identity:list_{cls.options.plural}"
 
     def opened(ctx: Ctx, item: Any) -> Any:
         return item if reveal is None else reveal(ctx, item)
+
+    async def told(ctx: Ctx, item: Any) -> Any:
+        reply = enveloped(ctx, cls, opened(ctx, item))
+        return reply if finish is None else await finish(ctx, item, reply)
 
     async def list_all(ctx: Ctx) -> Any:
         ctx.require(list_rule, {"target.domain_id": ctx.caller.domain_id})
@@ -122,20 +128,20 @@ def calls(
         return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
 
     async def show_one(ctx: Ctx, id: str) -> Any:
-        return enveloped(ctx, cls, opened(ctx, await look_up(ctx, "get", cls, id, *where)))
+        return await told(ctx, await look_up(ctx, "get", cls, id, *where))
 
     async def create_one(ctx: Ctx, body: Body) -> Any:
         assert create is not None
-        return enveloped(ctx, cls, opened(ctx, await create(ctx, body)))
+        return await told(ctx, await create(ctx, body))
 
     async def put_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert put is not None
-        return enveloped(ctx, cls, opened(ctx, await put(ctx, id, body)))
+        return await told(ctx, await put(ctx, id, body))
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
         changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
-        return enveloped(ctx, cls, opened(ctx, changed))
+        return await told(ctx, changed)
 
     async def delete_one(ctx: Ctx, id: str) -> Any:
         assert delete is not None

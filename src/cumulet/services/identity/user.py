@@ -15,6 +15,7 @@ from cumulet.core.errors import Conflict, Invalid, NotFound, Unauthorized
 from cumulet.core.types import Id, MicroTime, Str64, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
 from cumulet.services.identity.cascade import forget_programs, forget_user
+from cumulet.services.identity.federation.origins import Origins, origin_filters, store_origins, with_origins
 from cumulet.services.identity.fields import DomainId, Label, Password
 from cumulet.services.identity.project import LISTING as PROJECTS
 from cumulet.services.identity.project import Project, check_domain, held_by
@@ -32,6 +33,7 @@ class User(Resource, table="identity_user", path="/v3/users", extra="extra"):
     password: Password | None = sent_always("The password; it is never shown.", None)
     password_expires_at: MicroTime | None = read("When the password has to be changed.", None)
     option_values: dict[str, Any] = edit("Options of the user.", {}, wire="options")
+    federated: Origins | None = sent_always("The identity providers that know the user, and by which ids.", None)
     password_hash: str | None = hidden("The hash of the password.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared, such as `email` and `description`.", {})
 
@@ -52,7 +54,12 @@ async def create_user(ctx: Ctx, body: Any) -> User:
     guard(ctx, "create", User, user)
     if body.password is not None:
         user.password_hash = await ctx.service.passwords.hash(body.password)
-    await ctx.service.write(insert_user, user)
+
+    def store(tx: Connection) -> None:
+        insert_user(tx, user)
+        store_origins(tx, user.id, body.federated or ())
+
+    await ctx.service.write(store)
     return user
 
 
@@ -82,6 +89,8 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
     def store(tx: Connection) -> Any:
         changed = change(tx, User, user.id, body, **more)
         _check_name(tx, changed)
+        if given.get("federated"):
+            store_origins(tx, user.id, body.federated)
         if more or not changed.enabled:
             ctx.service.revocations.add(tx, "user", user.id)
         if not changed.enabled:
@@ -147,7 +156,8 @@ endpoints = [
         update=update_user,
         delete=delete_user,
         scope=own_domain(User),
-        listing=Listing(sort=(("id", "asc"),), filters=inexact(User, "name")),
+        listing=Listing(sort=(("id", "asc"),), filters={**inexact(User, "name"), **origin_filters(User.table.c.id)}),
+        finish=with_origins,
     ),
     Endpoint("POST", "/v3/users/{id}/password", change_password, body=PasswordChange, status=204, auth=False),
     Endpoint("GET", "/v3/users/{id}/projects", list_user_projects, resource=Project),

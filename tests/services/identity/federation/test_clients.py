@@ -28,7 +28,7 @@ async def run(acme: Acme, work: Callable[..., T], plugin: str, **options: Any) -
         common |= provider
 
     def in_thread() -> T:
-        auth = loading.get_plugin_loader(plugin).load_from_options(**common, **options)
+        auth: Any = loading.get_plugin_loader(plugin).load_from_options(**common, **options)
         made = session.Session(auth=auth)
         try:
             return work(made)

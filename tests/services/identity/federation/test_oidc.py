@@ -352,9 +352,64 @@ async def test_a_mapping_that_makes_nobody_of_it_is_no_login(acme: Acme) -> None
 
 
 async def test_the_catalogue_of_service_providers_is_in_tokens(acme: Acme) -> None:
-    body = {"auth_url": "https://sp.test/auth", "sp_url": "https://sp.test/ecp", "enabled": True}
+    body: Any = {"auth_url": "https://sp.test/auth", "sp_url": "https://sp.test/ecp", "enabled": True}
     await put(acme.identity, "service_providers/sp", "service_provider", **body)
     token = (await acme.login(acme.issuer.token("ann"))).json()["token"]
     assert token["service_providers"] == [{"auth_url": body["auth_url"], "id": "sp", "sp_url": body["sp_url"]}]
     await put(acme.identity, "service_providers/sp", "service_provider", 200, "PATCH", enabled=False)
     assert "service_providers" not in (await acme.login(acme.issuer.token("ann"))).json()["token"]
+
+
+# ---- users that are known from elsewhere ----------------------------------------------------------------------------------
+
+
+def known(unique_id: str, protocol_id: str = "openid", idp_id: str = "acme") -> list[dict[str, Any]]:
+    return [{"idp_id": idp_id, "protocols": [{"protocol_id": protocol_id, "unique_id": unique_id}]}]
+
+
+async def test_an_admin_says_who_is_known_from_where(acme: Acme) -> None:
+    user = await acme.identity.made("users", name="here", domain_id="default", federated=known("ann"))
+    assert user["federated"] == known("ann")
+    reply = await acme.login(acme.issuer.token("ann"))
+    assert reply.json()["token"]["user"]["id"] == user["id"] and reply.json()["token"]["user"]["name"] == "here"
+    path = f"/v3/users/{user['id']}"
+    assert (await acme.identity.call("GET", path)).json()["user"]["federated"] == known("ann")
+    changed = await acme.identity.call("PATCH", path, {"user": {"federated": known("bob", "saml2")}})
+    assert changed.json()["user"]["federated"] == known("bob", "saml2")
+    assert (await acme.identity.call("PATCH", path, {"user": {"federated": []}})).json()["user"]["federated"]
+    assert (await acme.login(acme.issuer.token("ann"))).json()["token"]["user"]["id"] != user["id"]
+    for query, found in (("idp_id=acme", 2), ("protocol_id=saml2", 1), ("unique_id=bob", 1), ("unique_id=x", 0)):
+        listed = (await acme.identity.call("GET", f"/v3/users?{query}")).json()["users"]
+        assert len(listed) == found and all("federated" not in u for u in listed), query
+    demo = await acme.identity.call("GET", f"/v3/users/{acme.identity.accounts.demo_user_id}")
+    assert "federated" not in demo.json()["user"]
+
+
+async def test_users_that_an_admin_made_stay_when_the_provider_goes(acme: Acme) -> None:
+    user = await acme.identity.made("users", name="here", domain_id="default", federated=known("ann"))
+    token = await acme.token()
+    assert (await acme.identity.call("DELETE", IDP)).status == 204
+    shown = await acme.identity.call("GET", f"/v3/users/{user['id']}")
+    assert shown.status == 200 and "federated" not in shown.json()["user"]
+    assert (await acme.identity.http("GET", "/v3/auth/projects", token=token)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("federated", "status"),
+    [
+        (known("x", idp_id="none"), 400),
+        (known("x", "none"), 400),
+        (known(""), 400),
+        (known("x" * 256), 400),
+        ([{"idp_id": "acme", "protocols": []}], 400),
+        ([{"idp_id": "acme"}], 400),
+        ("acme", 400),
+        ([*known("x"), *known("x")], 409),
+        (known("taken"), 409),
+    ],
+)
+async def test_where_nobody_can_be_known_from(acme: Acme, federated: Any, status: int) -> None:
+    await acme.identity.made("users", name="first", domain_id="default", federated=known("taken"))
+    user = {"name": "here", "domain_id": "default", "federated": federated}
+    assert (await acme.identity.call("POST", "/v3/users", {"user": user})).status == status
+    assert (await acme.identity.call("GET", "/v3/users?name=here")).json()["users"] == []

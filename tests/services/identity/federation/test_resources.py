@@ -9,7 +9,7 @@ from tests.services.identity.federation.conftest import put
 
 BASE = "/v3/OS-FEDERATION"
 RULES: list[Any] = [{"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "user"}]}]
-CLOUD = {"auth_url": "https://sp.test/auth", "sp_url": "https://sp.test/ecp"}
+CLOUD: dict[str, Any] = {"auth_url": "https://sp.test/auth", "sp_url": "https://sp.test/ecp"}
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "identity_provider": ("identity_providers", {"description": "d"}, {"description": "other"}),
     "mapping": ("mappings", {"rules": RULES}, {"rules": [*RULES, *RULES]}),
@@ -132,7 +132,14 @@ async def test_protocols_belong_to_a_provider(identity: Identity) -> None:
     for provider in ("one", "two"):
         await put(identity, f"identity_providers/{provider}", "identity_provider")
     place = "identity_providers/one/protocols"
-    for body in ({}, {"mapping_id": ""}, {"mapping_id": "none"}, {"mapping_id": "m", "x": 1}, {"mapping_id": 3}):
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"mapping_id": ""},
+        {"mapping_id": "none"},
+        {"mapping_id": "m", "x": 1},
+        {"mapping_id": 3},
+    ]
+    for body in bodies:
         assert (await identity.call("PUT", f"{BASE}/{place}/openid", {"protocol": body})).status == 400, body
     made = await put(identity, f"{place}/openid", "protocol", mapping_id="m")
     assert made["mapping_id"] == "m" and made["remote_id_attribute"] is None
