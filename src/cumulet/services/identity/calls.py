@@ -2,7 +2,7 @@
 (`domain_id:%(target.user.domain_id)s`), so it is read first and the rule asked then, with what it is (or with nothing,
 where it does not exist: only who may see all learns that)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, or_
@@ -95,6 +95,24 @@ def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: 
     return db.get(tx, cls, id)
 
 
+_HOW: Mapping[str, tuple[str, str, dict[str, Any], str]] = {
+    "list": ("GET", "", {}, "List {plural}."),
+    "show": ("GET", "/{id}", {}, "Show a {kind}."),
+    "create": ("POST", "", {"status": 201}, "Create a {kind}."),
+    "put": ("PUT", "/{id}", {"status": 201}, "Create a {kind} under an id of the caller's choice."),
+    "update": ("PATCH", "/{id}", {"mode": "update"}, "Change a {kind}."),
+    "delete": ("DELETE", "/{id}", {}, "Delete a {kind}."),
+}
+"""By what is done: the method, what follows the collection's path, what else the endpoint states, and its sentence."""
+
+
+def _endpoint(cls: ResourceMeta, verb: str, handler: Callable[..., Awaitable[Any]]) -> Endpoint:
+    method, more_path, stated, sentence = _HOW[verb]
+    handler.__doc__ = sentence.format(plural=cls.options.plural, kind=cls.kind)
+    body = cls if verb in ("create", "put", "update") else None
+    return Endpoint(method, cls.options.path + more_path, handler, body=body, resource=cls, **stated)
+
+
 def calls(
     cls: type[Resource],
     *,
@@ -113,7 +131,6 @@ def calls(
     object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown, `finish`
     adds to the reply about one what is stored elsewhere."""
     listed = listing or Listing(sort=(("id", "asc"),))
-    list_rule = f"identity:list_{cls.options.plural}"
 
     def opened(ctx: Ctx, item: Any) -> Any:
         return item if reveal is None else reveal(ctx, item)
@@ -123,7 +140,7 @@ def calls(
         return reply if finish is None else await finish(ctx, item, reply)
 
     async def list_all(ctx: Ctx) -> Any:
-        ctx.require(list_rule, {"target.domain_id": ctx.caller.domain_id})
+        ctx.require(f"identity:list_{cls.options.plural}", {"target.domain_id": ctx.caller.domain_id})
         enrich = None if reveal is None else lambda _tx, rows: [reveal(ctx, row) for row in rows]
         return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
 
@@ -140,34 +157,22 @@ def calls(
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
-        changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
-        return await told(ctx, changed)
+        return await told(ctx, await update(ctx, await look_up(ctx, "update", cls, id, *where), body))
 
     async def delete_one(ctx: Ctx, id: str) -> Any:
         assert delete is not None
         await delete(ctx, await look_up(ctx, "delete", cls, id, *where))
         return Response(204)
 
-    list_all.__doc__ = f"List {cls.options.plural}."
-    show_one.__doc__ = f"Show a {cls.kind}."
-    create_one.__doc__ = f"Create a {cls.kind}."
-    put_one.__doc__ = f"Create a {cls.kind} under an id of the caller's choice."
-    update_one.__doc__ = f"Change a {cls.kind}."
-    delete_one.__doc__ = f"Delete a {cls.kind}."
-    collection, member = cls.options.path, f"{cls.options.path}/{{id}}"
-    endpoints = [
-        Endpoint("GET", collection, list_all, resource=cls),
-        Endpoint("GET", member, show_one, resource=cls),
-    ]
-    if create is not None:
-        endpoints.append(Endpoint("POST", collection, create_one, body=cls, status=201, resource=cls))
-    if put is not None:
-        endpoints.append(Endpoint("PUT", member, put_one, body=cls, status=201, resource=cls))
-    if update is not None:
-        endpoints.append(Endpoint("PATCH", member, update_one, body=cls, mode="update", resource=cls))
-    if delete is not None:
-        endpoints.append(Endpoint("DELETE", member, delete_one, resource=cls))
-    return endpoints
+    offered: dict[str, Callable[..., Awaitable[Any]] | None] = {
+        "list": list_all,
+        "show": show_one,
+        "create": create and create_one,
+        "put": put and put_one,
+        "update": update and update_one,
+        "delete": delete and delete_one,
+    }
+    return [_endpoint(cls, verb, handler) for verb, handler in offered.items() if handler is not None]
 
 
 def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:

@@ -27,7 +27,15 @@ from cumulet.services.identity import (
     version,
 )
 from cumulet.services.identity.auth import available, ec2_token, oauth2, token
-from cumulet.services.identity.federation import identity_provider, login, mapping, protocol, service_provider, websso
+from cumulet.services.identity.federation import (
+    identity_provider,
+    login,
+    mapping,
+    protocol,
+    saml2,
+    service_provider,
+    websso,
+)
 
 PARTS = (
     token,
@@ -60,6 +68,7 @@ PARTS = (
     service_provider,
     login,
     websso,
+    saml2,
 )
 
 SERVICE = Service(

@@ -18,6 +18,7 @@ from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
+from cumulet.services.identity.federation.saml2 import Signer
 from cumulet.services.identity.federation.service_provider import enabled_providers
 from cumulet.services.identity.federation.shadow import ended_between
 from cumulet.services.identity.federation.sources import load_sources
@@ -48,6 +49,7 @@ class IdentityRuntime:
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.saml_signer = Signer(kernel.settings.data / "identity" / "saml")
         self.sources = load_sources(kernel.settings.federation)
         self.nonces = Nonces()
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
@@ -26,6 +27,7 @@ from cumulet.services.identity.federation.mapping import Mapping
 from cumulet.services.identity.federation.protocol import FederationProtocol, find_protocol
 from cumulet.services.identity.federation.rules import Mapped, MappingFailed, apply, parsed
 from cumulet.services.identity.federation.shadow import Visitor, domain_of, settled, shadow
+from cumulet.services.identity.federation.tables import used_assertion
 from cumulet.services.identity.group import Group
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.revocation import microseconds
@@ -35,6 +37,8 @@ AUTH = "/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}/auth"
 STEP = "3.0"
 """The version of mappings from which on users lose what their provider tells of no more."""
 UNIQUE_LENGTH = 255
+GRACE = 120_000_000
+"""Microseconds for which an assertion is remembered beyond its end: longer than clocks may differ."""
 
 
 class Origin(Struct, frozen=True):
@@ -74,6 +78,8 @@ async def prove_assertion(ctx: Ctx, idp_id: str, protocol_id: str) -> Proof:
         mapped = apply(parsed(origin.mapping.rules, version), version, asserted.attributes)
     except (MappingFailed, Invalid) as error:
         raise Unauthorized(error.message) from None
+    if asserted.once:
+        await _use_up(ctx, idp_id, asserted)
     if mapped.user.local:
         local = await database.read_inline(_local_user, mapped)
         return Proof(user_id=local, methods=(protocol_id,), issued_at=at)
@@ -86,6 +92,23 @@ async def prove_assertion(ctx: Ctx, idp_id: str, protocol_id: str) -> Proof:
         issued_at=at,
         federation=Federation(idp_id, protocol_id, visitor.group_ids),
     )
+
+
+async def _use_up(ctx: Ctx, idp_id: str, asserted: Asserted) -> None:
+    """Remember the assertion; Unauthorized where somebody logged in by it before."""
+
+    def store(tx: Connection) -> None:
+        c = used_assertion.c
+        tx.execute(delete(used_assertion).where(c.expires_at <= microseconds() - GRACE))
+        if tx.execute(select(c.idp_id).where(c.idp_id == idp_id, c.assertion_id == asserted.once)).first() is not None:
+            raise Unauthorized("The login was refused: the assertion was used before.")
+        until = int(asserted.until * 1_000_000)
+        tx.execute(insert(used_assertion).values(idp_id=idp_id, assertion_id=asserted.once, expires_at=until))
+
+    try:
+        await ctx.service.kernel.db.run(store)
+    except IntegrityError:
+        raise Unauthorized("The login was refused: the assertion was used before.") from None
 
 
 def remote_id(origin_attribute: str | None, asserted: Asserted) -> str | None:

@@ -25,6 +25,7 @@ from cumulet.config import SettingsError
 from cumulet.services.identity.federation.asserted import Reader
 from cumulet.services.identity.federation.by_headers import HeadersReader, HeadersSource
 from cumulet.services.identity.federation.by_oidc import OidcReader, OidcSource, is_safe_url
+from cumulet.services.identity.federation.by_saml import SamlReader, SamlSource
 from cumulet.services.identity.federation.front_end import FrontEnd, FrontEndTable
 
 log = logging.getLogger("cumulet.identity")
@@ -35,7 +36,7 @@ class Table(Struct, forbid_unknown_fields=True, frozen=True):
 
     trusted_dashboards: list[str] = field(default_factory=list)
     front_end: FrontEndTable | None = None
-    sources: list[OidcSource | HeadersSource] = field(default_factory=list, name="source")
+    sources: list[OidcSource | HeadersSource | SamlSource] = field(default_factory=list, name="source")
 
 
 class Sources:
@@ -62,13 +63,19 @@ class Sources:
         except ValueError as error:
             raise self._wrong("front_end.addresses", str(error)) from None
 
-    def _reader(self, source: OidcSource | HeadersSource, place: str) -> Reader:
+    def _reader(self, source: OidcSource | HeadersSource | SamlSource, place: str) -> Reader:
         if isinstance(source, HeadersSource):
             if self.front_end is None:
                 raise self._wrong(place, "headers are believed from the `front_end` only, and the file names none")
             if source.remote_id_attribute and source.remote_id_attribute not in source.attributes:
                 raise self._wrong(f"{place}.remote_id_attribute", "it is none of the source's attributes")
             return HeadersReader(source, self.front_end)
+        if isinstance(source, SamlSource):
+            try:
+                return SamlReader(source, self._file.parent if self._file else Path())
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else "it is no certificate in PEM"
+                raise self._wrong(f"{place}.certificate", f"{source.certificate}: {why}") from None
         for name in ("issuer", "jwks_uri", "introspection_endpoint"):
             value = getattr(source, name)
             if (value or name == "issuer") and not is_safe_url(value):

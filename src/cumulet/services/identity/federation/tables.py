@@ -30,3 +30,11 @@ timed_membership = Table(
     Column("verified_at", BigInteger, nullable=False),  # the last login, in microseconds since 1970
     Column("expires_at", BigInteger, nullable=False),  # the provider's authorization_ttl later
 )
+
+used_assertion = Table(
+    "identity_used_assertion",
+    metadata,
+    Column("idp_id", String(64), primary_key=True),
+    Column("assertion_id", String(255), primary_key=True),
+    Column("expires_at", BigInteger, nullable=False, index=True),  # microseconds since 1970
+)

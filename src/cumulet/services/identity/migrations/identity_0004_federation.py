@@ -87,4 +87,14 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_identity_timed_membership_group_id"), "identity_timed_membership", ["group_id"], unique=False
     )
+    op.create_table(
+        "identity_used_assertion",
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.Column("assertion_id", sa.String(length=255), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("idp_id", "assertion_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_used_assertion_expires_at"), "identity_used_assertion", ["expires_at"], unique=False
+    )
     # ### end Alembic commands ###
