@@ -67,9 +67,9 @@ class Identity:
         role_id: str = reply.json()["roles"][0]["id"]
         return role_id
 
-    async def grant(self, role: str, place: str, actor: str, method: str = "PUT") -> Reply:
+    async def grant(self, role: str, place: str, actor: str, method: str = "PUT", end: str = "") -> Reply:
         """Give (or DELETE, or HEAD) a role: `grant("member", "projects/ID", "users/ID")`."""
-        return await self.call(method, f"/v3/{place}/{actor}/roles/{await self.role(role)}")
+        return await self.call(method, f"/v3/{place}/{actor}/roles/{await self.role(role)}{end}")
 
     async def person(self, name: str, role: str, place: str, domain: str = "default") -> Mapping[str, Any]:
         """A new user (password `secret`) who holds a role somewhere."""

@@ -8,10 +8,23 @@ ADMIN_OR_SYSTEM_READER = f"{ADMIN} or ({SYSTEM_READER})"
 
 ANYBODY = "@"
 
+AT_LARGE = "domain_id:None"
+"""What belongs to the whole cloud is nothing for a token of one domain, whatever its roles (upstream's `scope_types`)."""
+ADMIN_AT_LARGE = f"{ADMIN} and {AT_LARGE}"
+READER_AT_LARGE = f"({ADMIN_OR_SYSTEM_READER}) and {AT_LARGE}"
+
 RULES: Mapping[str, str] = {
     "admin_required": "role:admin",
     "service_role": "role:service",
+    "service_or_admin": "rule:admin_required or rule:service_role",
+    "owner": "user_id:%(user_id)s",
+    "admin_or_owner": "rule:admin_required or rule:owner",
     "token_subject": "user_id:%(target.token.user_id)s",
+    "admin_or_token_subject": "rule:admin_required or rule:token_subject",
+    "service_admin_or_token_subject": "rule:service_or_admin or rule:token_subject",
+    "domain_managed_target_role": (
+        "'manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s"
+    ),
 }
 
 
@@ -33,12 +46,12 @@ def domain_rules(kind: str, *, plural: str = "", own: str = "") -> dict[str, str
     }
 
 
-def system_rules(kind: str, *, plural: str = "", read: str = ADMIN_OR_SYSTEM_READER) -> dict[str, str]:
+def system_rules(kind: str, *, plural: str = "", read: str = READER_AT_LARGE) -> dict[str, str]:
     """The rules of what belongs to the whole cloud: system readers see (or whoever `read` names), admins change."""
     return {
         f"identity:get_{kind}": read,
         f"identity:list_{plural or kind + 's'}": read,
-        f"identity:create_{kind}": ADMIN,
-        f"identity:update_{kind}": ADMIN,
-        f"identity:delete_{kind}": ADMIN,
+        f"identity:create_{kind}": ADMIN_AT_LARGE,
+        f"identity:update_{kind}": ADMIN_AT_LARGE,
+        f"identity:delete_{kind}": ADMIN_AT_LARGE,
     }
