@@ -11,6 +11,7 @@ from cumulet.services.identity import (
     policy,
     project,
     region,
+    revoke_event,
     role,
     role_assignment,
     rules,
@@ -35,6 +36,7 @@ PARTS = (
     region,
     credential,
     policy,
+    revoke_event,
 )
 
 SERVICE = Service(
