@@ -109,8 +109,18 @@ async def test_lists_filter_sort_and_page(identity: Identity) -> None:
     assert [u["id"] for u in reply.json()["users"]] == [made[1]["id"]]
     page = (await identity.call("GET", "/v3/users?limit=2&sort_key=name")).json()
     assert [u["name"] for u in page["users"]] == ["admin", "demo"]
+    assert page["truncated"] is True and page["links"]["previous"] is None
     path = page["links"]["next"].removeprefix(identity.http.url)
-    assert [u["name"] for u in (await identity.call("GET", path)).json()["users"]] == ["user-0", "user-1"]
+    page = (await identity.call("GET", path)).json()
+    assert [u["name"] for u in page["users"]] == ["user-0", "user-1"] and page["truncated"] is True
+    page = (await identity.call("GET", page["links"]["next"].removeprefix(identity.http.url))).json()
+    assert [u["name"] for u in page["users"]] == ["user-2"]
+    assert page["links"]["next"] is None and "truncated" not in page
+    page = (await identity.call("GET", "/v3/users?limit=5")).json()
+    assert len(page["users"]) == 5 and page["links"]["next"] is None and "truncated" not in page
+    enabled = (await identity.call("GET", "/v3/users?enabled")).json()["users"]
+    assert {u["name"] for u in enabled} == {"admin", "demo", "user-0", "user-2"}
+    assert (await identity.call("GET", "/v3/users?enabled=perhaps")).status == 400
     assert (await identity.call("GET", "/v3/users?limit=many")).status == 400
     assert (await identity.call("GET", "/v3/users?marker=none")).status == 400
 

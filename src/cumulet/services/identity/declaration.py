@@ -39,11 +39,13 @@ PARTS = (
     revoke_event,
 )
 
+CALLS = [call for part in PARTS for call in part.endpoints]
+
 SERVICE = Service(
     type="identity",
     upstream="keystone",
     ports=("identity", "identity-admin"),
     dialect=IDENTITY,
-    endpoints=[*version.endpoints, *(call for part in PARTS for call in part.endpoints)],
+    endpoints=[*version.documents(CALLS), *CALLS],
     rules={**rules.RULES, **{name: text for part in PARTS for name, text in part.RULES.items()}},
 )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from msgspec import Meta, Struct, json
-from sqlalchemy import CTE, ColumnElement, Connection, UniqueConstraint, and_, not_, or_, select, type_coerce
+from sqlalchemy import CTE, ColumnElement, Connection, UniqueConstraint, and_, func, not_, or_, select, type_coerce
 from sqlalchemy import Text as SqlText
 
 from cumulet.api.crud import enveloped, list_page, shown
@@ -207,7 +207,7 @@ def _tags(*, every: bool, wanted: bool) -> Filter:
     def condition(values: list[str]) -> ColumnElement[bool]:
         column = type_coerce(Project.table.c.tags, SqlText)
         tags = [tag for value in values for tag in value.split(",")]
-        each = [column.contains(json.encode(tag).decode(), autoescape=True) for tag in tags]
+        each = [func.instr(column, json.encode(tag).decode()) > 0 for tag in tags]  # LIKE would not tell a from A
         found = and_(*each) if every else or_(*each)
         return found if wanted else not_(found)
 
