@@ -51,6 +51,11 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
             "the catalogue is the same for everybody",
             r"\S+ /v3/(OS-EP-FILTER|(endpoints|policies)/{\w+}/OS-ENDPOINT-POLICY)/.*",
         ),
+        (
+            "Revocation events, and what upstream dropped with PKI tokens",
+            "services ask identity about each token",
+            r"\S+ /v3/(OS-REVOKE|OS-SIMPLE-CERT|auth/tokens/OS-PKI)/.*",
+        ),
         ("Multi-factor rules, TOTP", "passwords and tokens are the methods so far", ""),
     ],
 }

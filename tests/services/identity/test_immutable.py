@@ -17,6 +17,7 @@ async def changed(identity: Identity, kind: str, id: str, **values: Any) -> Any:
 async def test_what_is_immutable_can_only_be_made_mutable(identity: Identity, kind: str) -> None:
     item = await identity.made(f"{kind}s", name="thing", options={"immutable": True})
     assert item["options"] == {"immutable": True}
+    values: dict[str, Any]
     for values in (
         {"name": "other"}, {"description": "other"}, {"colour": "red"}, {"options": {}}, {"options": {"immutable": True}},
         {"options": {"immutable": False}, "name": "other"}, {"options": {"immutable": False}, "colour": "red"},

@@ -22,7 +22,8 @@ async def test_a_json_home_document_tells_what_is_where(identity: Identity) -> N
         "href-template": "/roles/{prior_role_id}/implies/{implied_role_id}",
         "href-vars": {"prior_role_id": f"{BASE}/param/role_id", "implied_role_id": f"{BASE}/param/role_id"},
     }
-    assert resources[f"{BASE}/ext/OS-REVOKE/1.0/rel/events"] == {"href": "/OS-REVOKE/events"}
+    inherited = resources[f"{BASE}/ext/OS-INHERIT/1.0/rel/domain_user_roles_inherited_to_projects"]
+    assert inherited["href-template"] == "/OS-INHERIT/domains/{domain_id}/users/{user_id}/roles/inherited_to_projects"
     assert resources[f"{BASE}/rel/project_tags"]["href-vars"]["value"] == f"{BASE}/param/tag_value"
     below = await home(identity, "/")
     assert below.keys() == resources.keys()

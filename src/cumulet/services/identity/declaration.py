@@ -11,12 +11,12 @@ from cumulet.services.identity import (
     policy,
     project,
     region,
-    revoke_event,
     role,
     role_assignment,
     rules,
     service,
     user,
+    user_token,
     version,
 )
 from cumulet.services.identity.auth import available, token
@@ -36,7 +36,7 @@ PARTS = (
     region,
     credential,
     policy,
-    revoke_event,
+    user_token,
 )
 
 CALLS = [call for part in PARTS for call in part.endpoints]

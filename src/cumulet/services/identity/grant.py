@@ -17,7 +17,7 @@ from cumulet.services.identity.calls import Ctx, target
 from cumulet.services.identity.group import Group
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.role import Role
-from cumulet.services.identity.rules import ADMIN, ADMIN_AT_LARGE, ADMIN_OR_SYSTEM_READER, READER_AT_LARGE
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, undomained
 from cumulet.services.identity.tables import SYSTEM, assignment
 from cumulet.services.identity.user import User
 
@@ -38,10 +38,10 @@ RULES = {
         f"identity:{verb}_system_grant{'s' if verb == 'list' else ''}_for_{actor}": rule
         for actor in ("user", "group")
         for verb, rule in (
-            ("list", READER_AT_LARGE),
-            ("check", READER_AT_LARGE),
-            ("create", ADMIN_AT_LARGE),
-            ("revoke", ADMIN_AT_LARGE),
+            ("list", undomained(ADMIN_OR_SYSTEM_READER)),
+            ("check", undomained(ADMIN_OR_SYSTEM_READER)),
+            ("create", undomained(ADMIN)),
+            ("revoke", undomained(ADMIN)),
         )
     },
 }

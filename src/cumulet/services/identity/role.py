@@ -15,7 +15,7 @@ from cumulet.services.identity.cascade import forget_role
 from cumulet.services.identity.fields import DomainId, Label
 from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
 from cumulet.services.identity.project import check_domain
-from cumulet.services.identity.rules import ADMIN_AT_LARGE, ADMIN_OR_SYSTEM_READER, READER_AT_LARGE, system_rules
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, system_rules, undomained
 from cumulet.services.identity.tables import implied_role
 
 
@@ -41,11 +41,11 @@ RULES = {
     **system_rules("domain_role"),
     "identity:get_role": f"{ADMIN_OR_SYSTEM_READER} or (role:manager and rule:domain_managed_target_role)",
     "identity:list_roles": f"{ADMIN_OR_SYSTEM_READER} or (role:manager and not domain_id:None)",
-    **{f"identity:{verb}_implied_role": READER_AT_LARGE for verb in ("get", "check")},
-    "identity:list_implied_roles": READER_AT_LARGE,
-    "identity:list_role_inference_rules": READER_AT_LARGE,
-    "identity:create_implied_role": ADMIN_AT_LARGE,
-    "identity:delete_implied_role": ADMIN_AT_LARGE,
+    **{f"identity:{verb}_implied_role": undomained(ADMIN_OR_SYSTEM_READER) for verb in ("get", "check")},
+    "identity:list_implied_roles": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_role_inference_rules": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:create_implied_role": undomained(ADMIN),
+    "identity:delete_implied_role": undomained(ADMIN),
 }
 
 

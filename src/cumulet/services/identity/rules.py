@@ -8,11 +8,6 @@ ADMIN_OR_SYSTEM_READER = f"{ADMIN} or ({SYSTEM_READER})"
 
 ANYBODY = "@"
 
-AT_LARGE = "domain_id:None"
-"""What belongs to the whole cloud is nothing for a token of one domain, whatever its roles (upstream's `scope_types`)."""
-ADMIN_AT_LARGE = f"{ADMIN} and {AT_LARGE}"
-READER_AT_LARGE = f"({ADMIN_OR_SYSTEM_READER}) and {AT_LARGE}"
-
 RULES: Mapping[str, str] = {
     "admin_required": "role:admin",
     "service_role": "role:service",
@@ -46,12 +41,18 @@ def domain_rules(kind: str, *, plural: str = "", own: str = "") -> dict[str, str
     }
 
 
-def system_rules(kind: str, *, plural: str = "", read: str = READER_AT_LARGE) -> dict[str, str]:
+def system_rules(kind: str, *, plural: str = "", read: str = "") -> dict[str, str]:
     """The rules of what belongs to the whole cloud: system readers see (or whoever `read` names), admins change."""
+    read = read or undomained(ADMIN_OR_SYSTEM_READER)
     return {
         f"identity:get_{kind}": read,
         f"identity:list_{plural or kind + 's'}": read,
-        f"identity:create_{kind}": ADMIN_AT_LARGE,
-        f"identity:update_{kind}": ADMIN_AT_LARGE,
-        f"identity:delete_{kind}": ADMIN_AT_LARGE,
+        f"identity:create_{kind}": undomained(ADMIN),
+        f"identity:update_{kind}": undomained(ADMIN),
+        f"identity:delete_{kind}": undomained(ADMIN),
     }
+
+
+def undomained(rule: str) -> str:
+    """The rule for what concerns projects and the system: no token of a domain is good for it, whatever its roles."""
+    return f"domain_id:None and ({rule})"
