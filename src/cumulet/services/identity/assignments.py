@@ -1,9 +1,10 @@
 """Which roles a user has where: rules without a resource, called inside units of work."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, and_, bindparam, or_, select
+from sqlalchemy import Connection, and_, bindparam, literal, or_, select
 
 from cumulet.services.identity.project import Project, of_user
 from cumulet.services.identity.role import Role
@@ -67,13 +68,18 @@ def named(tx: Connection, ids: set[str]) -> list[RoleRef]:
     ]
 
 
+def _above() -> Any:
+    """SELECT of the ids above a project, nearest first."""
+    c, parent = Project.table.c, Project.table.alias("parent")
+    tree = select(c.parent_id.label("id"), literal(1).label("level")).where(c.id == bindparam("id")).cte(recursive=True)
+    higher = select(parent.c.parent_id, tree.c.level + 1).where(parent.c.id == tree.c.id)
+    tree = tree.union_all(higher)
+    return select(tree.c.id).where(tree.c.id.is_not(None)).order_by(tree.c.level)
+
+
+_ancestors = _above()
+
+
 def ancestors(tx: Connection, project_id: str) -> list[str]:
     """The ids of what is above a project, its domain last."""
-    c = Project.table.c
-    parent = select(c.parent_id).where(c.id == bindparam("id"))
-    found: list[str] = []
-    above = tx.execute(parent, {"id": project_id}).scalar()
-    while above:
-        found.append(above)
-        above = tx.execute(parent, {"id": above}).scalar()
-    return found
+    return list(tx.execute(_ancestors, {"id": project_id}).scalars())
