@@ -55,3 +55,15 @@ async def test_an_immutable_project_keeps_its_tags(identity: Identity) -> None:
     assert (await identity.call("DELETE", path)).status == 403
     assert (await identity.call("GET", path)).json()["tags"] == ["one"]
     assert (await identity.call("HEAD", f"{path}/one")).status == 204
+
+
+async def test_a_domain_with_an_immutable_project_stays_whole(identity: Identity) -> None:
+    realm = await identity.made("domains", name="realm")
+    user = await identity.made("users", name="ann", domain_id=realm["id"])
+    project = await identity.made("projects", name="work", domain_id=realm["id"], options={"immutable": True})
+    assert (await changed(identity, "domain", realm["id"], enabled=False)).status == 200
+    assert (await identity.call("DELETE", f"/v3/domains/{realm['id']}")).status == 403
+    for path in (f"domains/{realm['id']}", f"users/{user['id']}", f"projects/{project['id']}"):
+        assert (await identity.call("GET", f"/v3/{path}")).status == 200
+    assert (await changed(identity, "project", project["id"], options={"immutable": None})).status == 200
+    assert (await identity.call("DELETE", f"/v3/domains/{realm['id']}")).status == 204

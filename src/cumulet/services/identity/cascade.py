@@ -3,15 +3,10 @@
 The resources refer to one another in circles, so their tables are taken by name here.
 """
 
-from typing import TYPE_CHECKING
-
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, delete, or_, update
 
 from cumulet.core.db import metadata
 from cumulet.services.identity.tables import SYSTEM, assignment, implied_role, membership
-
-if TYPE_CHECKING:
-    from cumulet.services.identity.revocation import Revocations
 
 a = assignment.c
 
@@ -41,26 +36,6 @@ def forget_project(tx: Connection, id: str) -> None:
     credential, user = metadata.tables["identity_credential"], metadata.tables["identity_user"]
     tx.execute(delete(credential).where(credential.c.project_id == id))
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
-
-
-def remove_domain(tx: Connection, revocations: "Revocations", id: str) -> None:
-    """Remove a domain and all that is in it; the tokens of its users and for its projects are void."""
-    for kind, forget in (
-        ("user", forget_user),
-        ("group", forget_group),
-        ("role", forget_role),
-        ("project", forget_project),
-    ):
-        table = metadata.tables[f"identity_{kind}"]
-        for (found,) in tx.execute(select(table.c.id).where(table.c.domain_id == id)).all():
-            forget(tx, found)
-            if kind in ("user", "project"):
-                revocations.add(tx, kind, found)
-        tx.execute(delete(table).where(table.c.domain_id == id))
-    forget_project(tx, id)
-    revocations.add(tx, "domain", id)
-    project = metadata.tables["identity_project"]
-    tx.execute(delete(project).where(project.c.id == id))
 
 
 def _forget_actor(tx: Connection, id: str) -> None:

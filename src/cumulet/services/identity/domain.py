@@ -1,20 +1,24 @@
-"""Domains: GET|POST /v3/domains, GET|PATCH|DELETE /v3/domains/{id}."""
+"""Domains: GET|POST /v3/domains, GET|PATCH|DELETE /v3/domains/{id}; DELETE /v3/projects/{id}, which may be one."""
 
 import re
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, select
 
 from cumulet.api.resource import FILTER, FIND, Resource, edit, hidden, read, sent
 from cumulet.core import db
-from cumulet.core.errors import Conflict, Invalid
+from cumulet.core.errors import Conflict, Forbidden, Invalid
 from cumulet.core.types import Id, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, guard
+from cumulet.services.identity.cascade import forget_project
 from cumulet.services.identity.fields import DomainId, Label64
-from cumulet.services.identity.options import Options, merged, refuse_change
-from cumulet.services.identity.project import Project, Tag, delete_domain, insert_project, store_change, tidy
+from cumulet.services.identity.group import Group, remove_group
+from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
+from cumulet.services.identity.project import Project, Tag, insert_project, remove_project, store_change, tidy
+from cumulet.services.identity.role import Role, remove_role
 from cumulet.services.identity.rules import ADMIN_OR_SYSTEM_READER, of_domain, system_rules
+from cumulet.services.identity.user import User, remove_user
 
 HEX_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -84,12 +88,50 @@ async def update_domain(ctx: Ctx, domain: Domain, body: Any) -> Any:
     return await ctx.service.write(store_change, ctx.service, Domain, domain.id, body)
 
 
-endpoints = calls(
-    Domain,
-    create=create_domain,
-    update=update_domain,
-    delete=delete_domain,
-    scope=own,
-    where=(Project.table.c.is_domain,),
-    told=("update", "delete"),
-)
+async def delete_domain(ctx: Ctx, domain: Any) -> None:
+    """Remove a disabled domain with all that is in it."""
+    refuse_loss(domain)
+    if domain.enabled:
+        raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
+    await ctx.service.write(_remove, ctx.service, domain.id)
+
+
+def _remove(tx: Connection, service: Any, id: str) -> None:
+    for cls, remove in ((User, remove_user), (Group, remove_group), (Role, remove_role)):
+        table = cls.table
+        for (found,) in tx.execute(select(table.c.id).where(table.c.domain_id == id)).all():
+            remove(tx, service, found)
+    left = db.find(tx, Project, Project.table.c.domain_id == id)
+    for project in left:
+        refuse_loss(project)
+    while left:  # the lowest first
+        parents = {p.parent_id for p in left}
+        for project in [p for p in left if p.id not in parents]:
+            remove_project(tx, service, project.id)
+        left = [p for p in left if p.id in parents]
+    forget_project(tx, id)
+    service.revocations.add(tx, "domain", id)
+    db.remove(tx, Project, id)
+
+
+async def delete_project(ctx: Ctx, project: Project) -> None:
+    """Remove a project, which may be a domain."""
+    if project.is_domain:
+        await delete_domain(ctx, project)
+    else:
+        refuse_loss(project)
+        await ctx.service.write(remove_project, ctx.service, project.id)
+
+
+endpoints = [
+    *calls(
+        Domain,
+        create=create_domain,
+        update=update_domain,
+        delete=delete_domain,
+        scope=own,
+        where=(Project.table.c.is_domain,),
+        told=("update", "delete"),
+    ),
+    *(call for call in calls(Project, delete=delete_project) if call.method == "DELETE"),
+]

@@ -1,6 +1,6 @@
-"""Projects: GET|POST /v3/projects, GET|PATCH|DELETE /v3/projects/{id}, their tags.
+"""Projects: GET|POST /v3/projects, GET|PATCH /v3/projects/{id}, their tags.
 
-A domain is a project that is its own domain (`is_domain`); both live in one table.
+A domain is a project that is its own domain (`is_domain`); both live in one table. Either is deleted in `domain.py`.
 """
 
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ from cumulet.services.identity.calls import (
     search,
     target,
 )
-from cumulet.services.identity.cascade import forget_project, remove_domain
+from cumulet.services.identity.cascade import forget_project
 from cumulet.services.identity.fields import DomainId, Label64
 from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, domain_rules, of_domain
@@ -170,22 +170,6 @@ def store_change(tx: Connection, service: Any, cls: type[Resource], id: str, bod
             raise Forbidden(f"The project {id} cannot be disabled: there are enabled ones below it.")
         service.revocations.add(tx, "domain" if changed.is_domain else "project", id)
     return changed
-
-
-async def delete_project(ctx: Ctx, project: Project) -> None:
-    refuse_loss(project)
-    if project.is_domain:
-        await delete_domain(ctx, project)
-    else:
-        await ctx.service.write(remove_project, ctx.service, project.id)
-
-
-async def delete_domain(ctx: Ctx, domain: Any) -> None:
-    """Remove a disabled domain with all that is in it."""
-    refuse_loss(domain)
-    if domain.enabled:
-        raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
-    await ctx.service.write(remove_domain, ctx.service.revocations, domain.id)
 
 
 def remove_project(tx: Connection, service: Any, id: str) -> None:
@@ -401,7 +385,7 @@ async def remove_tags(ctx: Ctx, id: str) -> Response:
     return Response(204)
 
 
-_plain = calls(Project, create=create_project, update=update_project, delete=delete_project)
+_plain = calls(Project, create=create_project, update=update_project)
 endpoints = [
     Endpoint("GET", "/v3/projects", list_projects, resource=Project),
     Endpoint("GET", "/v3/projects/{id}", show_project, resource=Project),
