@@ -15,12 +15,6 @@ FIRST = "own API first, then what few clients use"
 ABSENT: dict[str, list[tuple[str, str, str]]] = {
     # what, why, and which documented calls it is (a regular expression; a test holds it against the document of the API)
     "identity": [
-        ("Trusts (`OS-TRUST`)", "orchestration needs them; they come with it", r"\S+ /v3/OS-TRUST/.*"),
-        (
-            "Application credentials and access rules",
-            "a grant of their own beside roles; next in line",
-            r"\S+ /v3/users/{user_id}/(application_credentials|access_rules).*",
-        ),
         (
             "Federation (`OS-FEDERATION`), SAML, mappings",
             "needs an outside identity provider to be tested against",

@@ -17,7 +17,7 @@ from cumulet.api.resource import FILTER, Body, Resource, ResourceMeta
 from cumulet.core import db
 from cumulet.core.context import Context
 from cumulet.core.db.table import split
-from cumulet.core.errors import Invalid, NotFound
+from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.services.identity.options import merged
 
 if TYPE_CHECKING:
@@ -215,3 +215,16 @@ async def _same_id(ctx: Ctx, cls: ResourceMeta, id: str) -> None:
     sent = msgspec.json.decode(await ctx.request.read(), type=dict[str, Any]).get(cls.options.key, {})
     if isinstance(sent, dict) and sent.get("id") not in (None, id):
         raise Invalid("Cannot change ID: it is not the one of the path.")
+
+
+def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
+    """Forbidden where the caller speaks by a delegation, unless it is of the kind `but`: what he was lent is not his to pass
+    on."""
+    if ctx.caller.delegation not in ("", but):
+        raise Forbidden(message)
+
+
+def refuse_restricted(ctx: Ctx, what: str) -> None:
+    """Forbidden where the caller speaks by an application credential that may not manage `what`."""
+    if ctx.caller.restricted:
+        raise Forbidden(rule=f"Using method 'application_credential' is not allowed for managing {what}")

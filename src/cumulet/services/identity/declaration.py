@@ -3,6 +3,8 @@
 from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
+    access_rule,
+    application_credential,
     credential,
     domain,
     endpoint,
@@ -15,6 +17,7 @@ from cumulet.services.identity import (
     role_assignment,
     rules,
     service,
+    trust,
     user,
     user_token,
     version,
@@ -37,6 +40,9 @@ PARTS = (
     credential,
     policy,
     user_token,
+    trust,
+    application_credential,
+    access_rule,
 )
 
 CALLS = [call for part in PARTS for call in part.endpoints]

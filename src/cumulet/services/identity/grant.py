@@ -13,12 +13,13 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
 from cumulet.core.errors import Forbidden, Invalid, NotFound
+from cumulet.services.identity.application_credential import remove_unfounded
 from cumulet.services.identity.calls import Ctx, target
 from cumulet.services.identity.group import Group
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.role import Role
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, undomained
-from cumulet.services.identity.tables import SYSTEM, assignment
+from cumulet.services.identity.tables import SYSTEM, assignment, membership
 from cumulet.services.identity.user import User
 
 a = assignment.c
@@ -151,8 +152,15 @@ async def create_grant(ctx: Ctx, grant: Grant) -> Response:
 async def revoke_grant(ctx: Ctx, grant: Grant) -> Response:
     """Take a role on a target from a user or group; tokens lose it at once."""
     await _checked(ctx, grant, "revoke")
-    if not await ctx.service.write(lambda tx: tx.execute(delete(assignment).where(*grant.where())).rowcount):
-        raise _missing(grant)
+
+    def remove(tx: Connection) -> None:
+        if not tx.execute(delete(assignment).where(*grant.where())).rowcount:
+            raise _missing(grant)
+        if grant.target_type == "project" and not grant.inherited:
+            members = select(membership.c.user_id).where(membership.c.group_id == grant.actor_id)
+            remove_unfounded(tx, grant.target_id, [grant.actor_id] if grant.actor_type == "user" else members)
+
+    await ctx.service.write(remove)
     return Response(204)
 
 
