@@ -11,6 +11,7 @@ from cumulet.services.identity import (
     domain,
     ec2_credential,
     endpoint,
+    grant,
     group,
     policy,
     project,
@@ -24,6 +25,7 @@ from cumulet.services.identity import (
     service,
     trust,
     user,
+    user_token,
     version,
 )
 from cumulet.services.identity.auth import available, ec2_token, oauth2, token
@@ -38,6 +40,7 @@ PARTS = (
     user,
     group,
     role,
+    grant,
     role_assignment,
     service,
     endpoint,
@@ -50,16 +53,19 @@ PARTS = (
     policy,
     revoke_event,
     retired,
+    user_token,
     trust,
     application_credential,
     access_rule,
 )
+
+CALLS = [call for part in PARTS for call in part.endpoints]
 
 SERVICE = Service(
     type="identity",
     upstream="keystone",
     ports=("identity", "identity-admin"),
     dialect=IDENTITY,
-    endpoints=[*version.endpoints, *(call for part in PARTS for call in part.endpoints)],
+    endpoints=[*version.documents(CALLS), *CALLS],
     rules={**rules.RULES, **{name: text for part in PARTS for name, text in part.RULES.items()}},
 )
