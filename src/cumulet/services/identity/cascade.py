@@ -6,14 +6,23 @@ The resources refer to one another in circles, so their tables are taken by name
 from sqlalchemy import Connection, delete, or_, update
 
 from cumulet.core.db import metadata
-from cumulet.services.identity.tables import SYSTEM, assignment, implied_role, membership
+from cumulet.services.identity.tables import (
+    SYSTEM,
+    assignment,
+    failed_login,
+    implied_role,
+    membership,
+    password_history,
+    used_passcode,
+)
 
 a = assignment.c
 
 
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
-    tx.execute(delete(membership).where(membership.c.user_id == id))
+    for table in (membership, password_history, failed_login, used_passcode):
+        tx.execute(delete(table).where(table.c.user_id == id))
     credential = metadata.tables["identity_credential"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
 

@@ -15,6 +15,7 @@ from cumulet.services.identity import (
     rules,
     service,
     user,
+    user_password,
     version,
 )
 from cumulet.services.identity.auth import available, token
@@ -25,6 +26,7 @@ PARTS = (
     domain,
     project,
     user,
+    user_password,
     group,
     role,
     role_assignment,

@@ -4,19 +4,20 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from cumulet.core.errors import Invalid, Unauthorized
+from cumulet.core import db
+from cumulet.core.errors import Invalid
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.auth.scope import DomainRef, domain_named
 from cumulet.services.identity.calls import Ctx
-from cumulet.services.identity.fields import Password
+from cumulet.services.identity.login import check_password
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.user import User
 
 
 class UserLogin(Struct):
-    password: Password
+    password: str
     id: str | None = None
     name: str | None = None
     domain: DomainRef | None = None
@@ -35,18 +36,15 @@ async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
         raise Invalid(
             "Expecting to find id, or name and domain, in user. The server could not comply with the request."
         )
-    row = await ctx.service.kernel.db.read_inline(_login_row, login)
-    right = await ctx.service.passwords.verify(row.password_hash if row is not None else None, login.password)
-    if row is None or not right or not row.enabled:
-        raise Unauthorized()
-    return Proof(user_id=row.id, methods=("password",), issued_at=at)
+    user = await ctx.service.kernel.db.read_inline(user_named, login)
+    await check_password(ctx.service, user, login.password)
+    return Proof(user_id=user.id, methods=("password",), issued_at=at)
 
 
-def _login_row(tx: Connection, login: UserLogin) -> Any:
+def user_named(tx: Connection, login: Any) -> Any:
+    """The user that a login names by his id, or by his name and domain; None where there is none."""
     c = User.table.c
-    statement = select(c.id, c.password_hash, c.enabled)
     if login.id is not None:
-        return tx.execute(statement.where(c.id == login.id)).first()
-    assert login.domain is not None
+        return db.first(tx, User, c.id == login.id)
     domain_id = domain_named(tx, login.domain)
-    return tx.execute(statement.where(c.name == login.name, c.domain_id == domain_id)).first() if domain_id else None
+    return db.first(tx, User, c.name == login.name, c.domain_id == domain_id) if domain_id else None
