@@ -22,7 +22,6 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
         ("EC2 credentials and tokens (`OS-EC2`, `ec2tokens`, `s3tokens`)", "come with the EC2 and S3 faces"),
         ("Domain configuration (LDAP)", "there is one backend: the database"),
         ("Endpoint groups (`OS-EP-FILTER`) and endpoint policies", "the catalogue is the same for everybody"),
-        ("Multi-factor rules, TOTP", "passwords and tokens are the methods so far"),
     ],
     "image": [
         ("Import (`glance-direct`, `web-download`, `copy-image`) and tasks", "data is uploaded and checked at once"),

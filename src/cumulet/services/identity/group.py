@@ -11,7 +11,7 @@ from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound
-from cumulet.core.types import Id, Text, new_hex_id
+from cumulet.core.types import Id, Str255, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
 from cumulet.services.identity.cascade import forget_group
 from cumulet.services.identity.fields import DomainId, Label64
@@ -28,6 +28,7 @@ class Group(Resource, table="identity_group", path="/v3/groups", extra="extra"):
     name: Label64 = edit("The name, unique in the domain.", use=FIND)
     domain_id: DomainId = edit("The domain of the group.", AUTO, FILTER, index=True)
     description: Text | None = edit("What it is for.", "")
+    local_id: Str255 | None = hidden("The group's id in its domain's directory; none where it lives here.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 

@@ -38,6 +38,7 @@ class IdentityRuntime:
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
+        self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self._callers: dict[bytes, tuple[int, Caller]] = {}
@@ -46,6 +47,7 @@ class IdentityRuntime:
 
     async def start(self) -> None:
         self.keys.load()
+        self.receipt_keys.load()
         await self.kernel.db.read(self.revocations.load)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
         await self._keep_house()
@@ -55,6 +57,7 @@ class IdentityRuntime:
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
+        self.receipt_keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
+from cumulet.services.identity.auth.by_totp import prove_totp
 from cumulet.services.identity.auth.method import Method
 
 METHODS: Mapping[str, Method] = {
     "password": prove_password,
     "token": prove_token,
+    "totp": prove_totp,
 }
