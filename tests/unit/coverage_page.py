@@ -20,7 +20,7 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
         ("OAuth 1 and 2 (`OS-OAUTH1`, `OS-OAUTH2`)", "hardly used"),
         ("Unified limits (`registered_limits`, `limits`)", "each service keeps its own quotas"),
         ("EC2 credentials and tokens (`OS-EC2`, `ec2tokens`, `s3tokens`)", "come with the EC2 and S3 faces"),
-        ("Domain configuration (LDAP)", "there is one backend: the database"),
+        ("Domain configuration", "the users of a domain come from the database"),
         ("Endpoint groups (`OS-EP-FILTER`) and endpoint policies", "the catalogue is the same for everybody"),
     ],
     "image": [

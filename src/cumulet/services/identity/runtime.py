@@ -16,6 +16,7 @@ from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
+from cumulet.services.identity.directory import REFRESH, Directories, DomainConfig, no_config
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
@@ -33,7 +34,9 @@ REMEMBERED = 10_000
 class IdentityRuntime:
     """See `interface.Identity`. `hasher` may be a cheaper one in tests."""
 
-    def __init__(self, kernel: Kernel, *, hasher: PasswordHasher | None = None) -> None:
+    def __init__(
+        self, kernel: Kernel, *, hasher: PasswordHasher | None = None, domain_config: DomainConfig = no_config
+    ) -> None:
         self.kernel = kernel
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
@@ -41,6 +44,7 @@ class IdentityRuntime:
         self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.directories = Directories(self, domain_config)
         self._callers: dict[bytes, tuple[int, Caller]] = {}
         self._catalog: list[CatalogRow] | None = None
         self._generation = 0
@@ -50,9 +54,11 @@ class IdentityRuntime:
         self.receipt_keys.load()
         await self.kernel.db.read(self.revocations.load)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
+        self.kernel.tasks.every("identity directories", REFRESH, self.directories.refresh_all)
         await self._keep_house()
 
     async def stop(self) -> None:
+        self.directories.stop()
         self.passwords.stop()
 
     async def _keep_house(self) -> None:
@@ -76,6 +82,7 @@ class IdentityRuntime:
         self._generation += 1
         self._callers.clear()
         self._catalog = None
+        self.directories.forget()
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
 from cumulet.core.types import Id, Str64, Str255, new_hex_id, now, timestamp
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
 from cumulet.services.identity.cascade import forget_user
+from cumulet.services.identity.directory_calls import seen_first
 from cumulet.services.identity.fields import Day, DomainId, Label, Password, PlainTime
 from cumulet.services.identity.lockout import is_enabled, today, unlock
 from cumulet.services.identity.password_rule import check_form, password_columns, remember
@@ -46,6 +47,7 @@ class User(Resource, table="identity_user", path="/v3/users", extra="extra"):
     created_at: PlainTime | None = hidden("When the user was made.", None)
     last_active_at: Day | None = hidden("The day of the last login, kept where inactivity disables.", None)
     local_id: Str255 | None = hidden("The user's id in his domain's directory; none where he lives here.", None)
+    gone_since: PlainTime | None = hidden("Since when his domain's directory does not have him any more.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared, such as `email` and `description`.", {})
 
 
@@ -65,6 +67,7 @@ async def create_user(ctx: Ctx, body: Any) -> User:
     domain_id = home_domain(ctx) if body.domain_id is UNSET else body.domain_id
     user: User = User.new(body, id=new_hex_id(), domain_id=domain_id, name=body.name.strip(), created_at=now())
     guard(ctx, "create", User, user)
+    await service.directories.refuse(user.domain_id)
     user.option_values = merged(None, body.option_values)
     if body.password is not None:
         check_form(settings, body.password)
@@ -124,9 +127,9 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
     return await service.write(store)
 
 
-def refuse_foreign(user: User) -> None:
-    """Forbidden where the user lives in a directory, which is only read."""
-    if user.local_id is not None:
+def refuse_foreign(item: Any) -> None:
+    """Forbidden where a user (or group) lives in a directory, which is only read."""
+    if item.local_id is not None:
         raise Forbidden(READ_ONLY)
 
 
@@ -189,14 +192,18 @@ async def list_user_projects(ctx: Ctx, id: str) -> Any:
 
 
 endpoints = [
-    *calls(
+    *seen_first(
         User,
-        create=create_user,
-        update=update_user,
-        delete=delete_user,
-        scope=own_domain(User),
-        listing=LISTING,
-        reveal=reveal,
+        calls(
+            User,
+            create=create_user,
+            update=update_user,
+            delete=delete_user,
+            scope=own_domain(User),
+            listing=LISTING,
+            reveal=reveal,
+            where=(User.table.c.gone_since.is_(None),),
+        ),
     ),
     Endpoint("GET", "/v3/users/{id}/projects", list_user_projects, resource=Project),
 ]

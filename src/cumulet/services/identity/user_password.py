@@ -32,8 +32,7 @@ async def change_password(ctx: Ctx, id: str, body: PasswordChange) -> Response:
     service, new = ctx.service, body.user.password
     settings, database = service.kernel.settings, service.kernel.db
     user: Any = await database.read_inline(db.first, User, User.table.c.id == id)
-    await check_password(service, user, body.user.original_password, expired_too=True)
-    refuse_foreign(user)
+    await _check_original(ctx, user, body.user.original_password)
     check_form(settings, new)
     check_age(settings, user)
     user = await database.read_inline(db.get, User, id)  # the login may have renewed the hash
@@ -53,6 +52,16 @@ async def change_password(ctx: Ctx, id: str, body: PasswordChange) -> Response:
 
     await service.write(store)
     return Response(204)
+
+
+async def _check_original(ctx: Ctx, user: Any, password: str) -> None:
+    """Unauthorized unless this is the user's password; Forbidden where it is, but lives in a directory."""
+    foreign = user is not None and user.local_id is not None
+    directory = await ctx.service.directories.of(user.domain_id) if foreign else None
+    if directory is not None:
+        await directory.login(password, id=user.local_id)
+        refuse_foreign(user)
+    await check_password(ctx.service, user, password, expired_too=True)
 
 
 endpoints = [

@@ -28,7 +28,8 @@ class PasswordMethod(Struct):
 
 
 async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
-    """Verify the password. It takes as long where there is no such user."""
+    """Verify the password, in the database or by the directory of the user's domain. It takes as long where there is no such
+    user."""
     login = decoded(payload, PasswordMethod, "password").user
     # The time is taken first: a change of the password while this one is verified voids the token as well.
     at = microseconds()
@@ -36,15 +37,27 @@ async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
         raise Invalid(
             "Expecting to find id, or name and domain, in user. The server could not comply with the request."
         )
-    user = await ctx.service.kernel.db.read_inline(user_named, login)
-    await check_password(ctx.service, user, login.password)
-    return Proof(user_id=user.id, methods=("password",), issued_at=at)
+    service = ctx.service
+    user, domain_id = await service.kernel.db.read_inline(_meant, login)
+    foreign = user is None or user.local_id is not None
+    directory = await service.directories.of(domain_id) if foreign or login.id is None else None
+    if directory is None:
+        await check_password(service, user, login.password)
+        return Proof(user_id=user.id, methods=("password",), issued_at=at)
+    who = {"name": login.name or ""} if login.id is None else {"id": user.local_id}
+    return Proof(user_id=await directory.login(login.password, **who), methods=("password",), issued_at=at)
 
 
 def user_named(tx: Connection, login: Any) -> Any:
     """The user that a login names by his id, or by his name and domain; None where there is none."""
+    return _meant(tx, login)[0]
+
+
+def _meant(tx: Connection, login: Any) -> tuple[Any, str | None]:
+    """The user that a login names, and the domain to look for him in."""
     c = User.table.c
     if login.id is not None:
-        return db.first(tx, User, c.id == login.id)
+        user = db.first(tx, User, c.id == login.id)
+        return user, None if user is None else user.domain_id
     domain_id = domain_named(tx, login.domain)
-    return db.first(tx, User, c.name == login.name, c.domain_id == domain_id) if domain_id else None
+    return db.first(tx, User, c.name == login.name, c.domain_id == domain_id) if domain_id else None, domain_id

@@ -3,6 +3,7 @@
 import msgspec
 from msgspec import Struct
 
+from cumulet.core.errors import NotFound, Unauthorized
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.revocation import microseconds
@@ -13,8 +14,11 @@ class TokenMethod(Struct):
 
 
 async def prove_token(ctx: Ctx, payload: msgspec.Raw) -> Proof:
-    """Whoever holds a token is its user."""
-    session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
+    """Whoever holds a token is its user. One that is wrong, has expired or was revoked is not found, as upstream has it."""
+    try:
+        session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
+    except Unauthorized:
+        raise NotFound(message="Could not find token: it is wrong, has expired or was revoked.") from None
     claims = session.claims
     return Proof(
         user_id=claims.user_id,
