@@ -4,11 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cumulet.core import db
+from cumulet.services.identity import password
 from cumulet.services.identity.imported_hash import verify_imported
 from cumulet.services.identity.lockout import NOBODY
 from cumulet.services.identity.tables import failed_login, password_history
@@ -312,6 +314,36 @@ async def test_an_imported_hash_is_verified_and_made_anew_at_a_login(identity: I
     assert made.startswith("$argon2id$")
     assert (await identity.login("ann", "sécret")).status == 201
     assert await stored() == made
+
+
+async def test_failed_logins_are_drawn_out_to_those_with_imported_hashes(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await identity.made("users", name="ann", password="other")
+    await set_columns(identity, user["id"], password_hash=IMPORTED["bcrypt"])
+    drawn_out: list[float] = []
+
+    async def note(seconds: float) -> None:
+        drawn_out.append(seconds)
+
+    still = SimpleNamespace(sleep=note, get_running_loop=asyncio.get_running_loop)
+    monkeypatch.setattr(password, "asyncio", still)
+    monkeypatch.setattr(password, "verify_imported", slow)
+    await identity.login("none", "wrong")
+    assert drawn_out == [0.0]
+    await identity.login("ann", "wrong")
+    for name in ("none", "demo"):
+        drawn_out.clear()
+        await identity.login(name, "wrong")
+        assert len(drawn_out) == 1 and 0.0 < drawn_out[0] < 0.5
+    drawn_out.clear()
+    assert (await identity.login("demo")).status == 201
+    assert drawn_out == []
+
+
+def slow(stored: str, given: bytes) -> bool:
+    time.sleep(0.3)  # what there is to hide
+    return False
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Whether a user may log in with a secret. Every refusal that comes before the secret was right is the same 401 after the same
 work, so that nothing can be told from it or from the time it took."""
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from cumulet.core import db
@@ -18,9 +19,14 @@ async def check_password(service: "IdentityRuntime", user: Any, password: str, *
 
     With `expired_too` a password that has expired will do: who has one may still change it.
     """
+    started = time.perf_counter()
     stored = None if user is None else user.password_hash
     right = await service.passwords.verify(stored, password)
-    await admit(service, user, right)
+    try:
+        await admit(service, user, right)
+    except Unauthorized:
+        await service.passwords.even_out(started)
+        raise
     if is_expired(user) and not expired_too:
         raise Unauthorized(f"The password is expired and needs to be changed for user: {user.id}.")
     if service.passwords.is_outdated(user.password_hash):

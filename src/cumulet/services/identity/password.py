@@ -7,6 +7,7 @@ import asyncio
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,10 +23,15 @@ T = TypeVar("T")
 THREADS = 2
 WAITING = 256
 """How many may wait for their turn: a flood of logins is refused before it fills memory."""
-NICENESS = 10
-"""How much the hashing threads stand back: a flood of wrong passwords leaves the processor to all other requests first."""
+NICENESS = 3
+"""How much the hashing threads stand back: beside a flood of wrong passwords all other requests have the processor first. Not
+more, or busy servers on this host would keep everybody from logging in."""
 MAX_BYTES = 4096
 """What counts of a password, as upstream's max_password_length: the rest of a longer one is cut off."""
+
+
+LONGEST = 2.0
+"""The longest that a failed login is drawn out, in seconds."""
 
 
 def strong() -> PasswordHasher:
@@ -39,6 +45,7 @@ class Passwords:
         self._hasher = hasher or strong()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="password", initializer=_stand_back)
         self._waiting = 0
+        self._imported_takes = 0.0
 
     def stop(self) -> None:
         self._pool.shutdown()
@@ -54,6 +61,11 @@ class Passwords:
     async def is_one_of(self, stored: Sequence[str], password: str) -> bool:
         """Whether any of the hashes is of this password."""
         return bool(stored) and await self._run(lambda: any(self._verify(one, password) for one in stored))
+
+    async def even_out(self, started: float) -> None:
+        """Draw a login that failed out to what one with an imported hash takes, if any is in use: those are slower, and would
+        tell of the users that have one. `started` is its `time.perf_counter()`."""
+        await asyncio.sleep(max(0.0, started + self._imported_takes - time.perf_counter()))
 
     def is_outdated(self, stored: str) -> bool:
         """Whether a hash should be made anew: it was imported, or made with other parameters than today's."""
@@ -74,7 +86,12 @@ class Passwords:
 
     def _verify(self, stored: str | None, password: str) -> bool:
         if stored is not None and is_imported(stored):
-            return verify_imported(stored, _bytes(password))
+            started = time.perf_counter()
+            right = verify_imported(stored, _bytes(password))
+            # What others are drawn out to is what this one will be, with some room; it follows the machine's load.
+            takes = max(0.9 * self._imported_takes, 1.1 * (time.perf_counter() - started))
+            self._imported_takes = min(takes, LONGEST)
+            return right
         try:
             self._hasher.verify(stored or self._of_nobody, _bytes(password))
         except (VerificationError, InvalidHashError):
