@@ -88,6 +88,8 @@ async def test_users_are_listed_shown_and_found(realm: Realm) -> None:
     realm.server.user("u3", "eve")
     assert set(await realm.users(name="eve")) == {"eve"}
     assert await realm.users(name="none") == {}
+    realm.server.remove(f"cn=u3,ou=Users,{SUFFIX}")
+    assert await realm.users(name="eve") == {}
     assert {u["name"] for u in (await realm.get("users?domain_id=default"))["users"]} == {"admin", "demo"}
 
 
@@ -143,6 +145,22 @@ async def test_who_is_disabled_or_removed_there_is_out_here(realm: Realm) -> Non
     await realm.identity.runtime.directories.refresh_all()
     assert (await realm.identity.call("GET", "/v3/auth/projects", token=token)).status == 401
     assert await realm.login("ann") == 401
+
+
+async def test_without_its_directory_a_domain_has_none_of_its_users(realm: Realm) -> None:
+    realm.server.group("g1", "crew", realm.server.user("u1", "ann"))
+    token = await realm.identity.token("ann", domain=realm.id)
+    assert set(await realm.groups()) == {"crew"}
+    with_directory, realm.config = realm.config, {}
+    realm.identity.runtime.directories.forget()
+    assert await realm.login("ann") == 401
+    await realm.identity.runtime.directories.refresh_all()
+    assert (await realm.identity.call("GET", "/v3/auth/projects", token=token)).status == 401
+    assert await realm.users() == {} and await realm.groups() == {}
+    realm.config = with_directory
+    realm.identity.runtime.directories.forget()
+    assert await realm.login("ann") == 201
+    assert set(await realm.users()) == {"ann"}
 
 
 async def test_groups_and_their_roles(realm: Realm) -> None:

@@ -1,6 +1,7 @@
 """Users' passwords: how they are set and changed, how long they are good, and what a login with one costs."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -262,6 +263,41 @@ async def test_disabled_users_and_unknown_ones_get_the_same_answer(strict: Ident
         await strict.login(user["id"], "wrong", by_id=True), await strict.login("none", "wrong", domain="none"),
     ]  # fmt: skip
     assert {(reply.status, reply.data) for reply in replies} == {(401, replies[0].data)}
+
+
+async def test_a_flood_of_wrong_passwords_holds_up_no_other_request(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While every hashing thread is busy, and after as many as may wait are waiting, tokens are validated as ever."""
+    free = threading.Event()
+    verify = type(identity.runtime.passwords)._verify
+
+    def stuck(self: Any, stored: str | None, given: str) -> bool:
+        assert free.wait(60)
+        return verify(self, stored, given)
+
+    monkeypatch.setattr(password.Passwords, "_verify", stuck)
+    monkeypatch.setattr(password, "WAITING", 20)
+    flood = [asyncio.ensure_future(identity.login("ann", f"wrong-{n}")) for n in range(30)]
+    refused, waiting = await first_done(flood, 10)
+    assert {task.result().status for task in refused} == {503}
+    for _ in range(50):
+        reply = await identity.call("GET", "/v3/auth/tokens", X_Subject_Token=identity.admin)
+        assert reply.status == 200
+    assert not any(task.done() for task in waiting)
+    free.set()
+    assert {reply.status for reply in await asyncio.gather(*waiting)} == {401}
+
+
+async def first_done(tasks: list[Any], count: int) -> tuple[set[Any], set[Any]]:
+    """(the first tasks that end, at least `count` of them; the others)"""
+    done: set[Any] = set()
+    pending = set(tasks)
+    while len(done) < count:
+        ended, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        assert ended
+        done |= ended
+    return done, pending
 
 
 # ---- inactivity ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection
 
 from cumulet.core.errors import Forbidden, Unauthorized, Unavailable
-from cumulet.services.identity.directory_copy import Seen, differs, public_id, store
+from cumulet.services.identity.directory_copy import Seen, copied, differs, domains_with_copies, public_id, store
 from cumulet.services.identity.drivers import Person, SourceError, Team, UserSource
 from cumulet.services.identity.user import READ_ONLY
 
@@ -39,7 +39,7 @@ WAITING = 64
 REST = 5.0
 """For how many seconds a directory that does not answer is left alone."""
 REFRESH = 600.0
-"""How often the copies of directories that are in use are compared with them, in seconds."""
+"""How often all copies are compared with what they are of, in seconds."""
 
 
 def no_config(tx: Connection, domain_id: str) -> Mapping[str, Mapping[str, Any]]:
@@ -116,8 +116,11 @@ class Directory:
         """Bring the copies of all users and groups up to date, or of the one user of this name."""
         if name is not None:
             person, teams = await self.ask(_one, name=name)
+            known = await self.service.kernel.db.read_inline(copied, self.domain_id, name)
             if person is not None:
                 await self._keep([person], teams)
+            elif known is not None:  # who had the name has another one now, or is gone
+                await self.refresh_user(known)
             return
         people, teams = await self.ask(_all)
         await self._keep(people, teams, whole=True)
@@ -221,10 +224,14 @@ class Directories:
             await directory.refresh()
 
     async def refresh_all(self) -> None:
-        """Compare the copies of the directories that are in use with them."""
-        for directory in list(self._known.values()):
+        """Compare all copies with the directories they are of; those of a directory that was taken away are gone."""
+        for domain_id in await self.service.kernel.db.read(domains_with_copies):
+            directory = await self.of(domain_id)
             try:
-                await directory.refresh()
+                if directory is not None:
+                    await directory.refresh()
+                else:
+                    await self.service.write(store, Seen(domain_id=domain_id, people=(), teams=(), whole=True))
             except Unavailable:
                 continue  # said in the log already
 

@@ -47,6 +47,22 @@ def public_id(domain_id: str, kind: str, local_id: str) -> str:
     return hashlib.sha256(f"{domain_id}{kind}{local_id}".encode()).hexdigest()
 
 
+def copied(tx: Connection, domain_id: str, name: str) -> User | None:
+    """The copy of the user who had this name when he was last seen."""
+    c = User.table.c
+    return db.first(tx, User, c.domain_id == domain_id, c.name == name, c.local_id.is_not(None))
+
+
+def domains_with_copies(tx: Connection) -> list[str]:
+    """The domains of all copies whose originals are there, as far as is known."""
+    found: set[str] = set()
+    for c in (User.table.c, Group.table.c):
+        found.update(
+            tx.execute(select(c.domain_id).where(c.local_id.is_not(None), c.gone_since.is_(None)).distinct()).scalars()
+        )
+    return sorted(found)
+
+
 def differs(tx: Connection, seen: Seen) -> bool:
     """Whether there is anything to store."""
     return bool(_steps(tx, seen))
