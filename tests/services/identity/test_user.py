@@ -67,3 +67,15 @@ async def test_the_password_is_in_no_reply(identity: Identity) -> None:
         assert set(shown) == {
             "id", "name", "domain_id", "enabled", "default_project_id", "password_expires_at", "options", "email", "links",
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"description": 7}, {"enabled": None}, {"enabled": "yes"}, {"name": None}, {"password": 7}, {"options": None},
+     {"default_project_id": 7}, {"domain_id": 7}],
+)  # fmt: skip
+async def test_values_of_the_wrong_kind(identity: Identity, values: Any) -> None:
+    assert (await identity.call("POST", "/v3/users", {"user": {"name": "ann", **values}})).status == 400
+    path = f"/v3/users/{identity.accounts.demo_user_id}"
+    assert (await identity.call("PATCH", path, {"user": values})).status == 400
+    assert (await identity.call("GET", path)).json()["user"]["name"] == "demo"

@@ -61,6 +61,12 @@ RULES = {
 }
 
 
+def _check_extra(extra: dict[str, Any]) -> None:
+    """Invalid where an attribute that nobody declared, but everybody uses, is not what it is taken for."""
+    if not isinstance(extra.get("description"), str | None):
+        raise Invalid("Invalid input for description: text, or null, is expected.")
+
+
 async def create_user(ctx: Ctx, body: Any) -> User:
     """Store the user; without a password he cannot log in with one."""
     service, settings = ctx.service, ctx.service.kernel.settings
@@ -68,6 +74,7 @@ async def create_user(ctx: Ctx, body: Any) -> User:
     user: User = User.new(body, id=new_hex_id(), domain_id=domain_id, name=body.name.strip(), created_at=now())
     guard(ctx, "create", User, user)
     await service.directories.refuse(user.domain_id)
+    _check_extra(user.extra)
     user.option_values = merged(None, body.option_values)
     if body.password is not None:
         check_form(settings, body.password)
@@ -101,6 +108,7 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
     refuse_foreign(user)
     if given.get("domain_id", user.domain_id) != user.domain_id:
         raise Invalid("Cannot change Domain ID")
+    _check_extra(given.get("extra", {}))
     hashed: str | None = None
     if given.get("password") is not None:
         check_form(settings, body.password)

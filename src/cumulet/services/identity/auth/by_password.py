@@ -4,9 +4,8 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, select
 
-from cumulet.core import db
 from cumulet.core.errors import Invalid
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.auth.scope import DomainRef, domain_named
@@ -53,11 +52,15 @@ def user_named(tx: Connection, login: Any) -> Any:
     return _meant(tx, login)[0]
 
 
+_c = User.table.c
+_by_id = select(User.table).where(_c.id == bindparam("id"))
+_by_name = select(User.table).where(_c.name == bindparam("name"), _c.domain_id == bindparam("domain_id"))
+
+
 def _meant(tx: Connection, login: Any) -> tuple[Any, str | None]:
-    """The user that a login names, and the domain to look for him in."""
-    c = User.table.c
+    """The row of the user that a login names, and the domain to look for him in."""
     if login.id is not None:
-        user = db.first(tx, User, c.id == login.id)
+        user = tx.execute(_by_id, {"id": login.id}).first()
         return user, None if user is None else user.domain_id
-    domain_id = domain_named(tx, login.domain)
-    return db.first(tx, User, c.name == login.name, c.domain_id == domain_id) if domain_id else None, domain_id
+    domain_id = domain_named(tx, login.domain) or ""
+    return tx.execute(_by_name, {"name": login.name, "domain_id": domain_id}).first(), domain_id

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, bindparam, select
 
 from cumulet.api.http import Response
-from cumulet.core import db
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.auth.issue import told_time
 from cumulet.services.identity.auth.method import Proof
@@ -42,13 +42,17 @@ async def continued(ctx: Ctx, proof: Proof) -> Proof:
 
 async def required(ctx: Ctx, proof: Proof) -> list[list[str]] | None:
     """None where the proof is enough for its user; else the sets of methods that would be, among those he has begun."""
-    user: Any = await ctx.service.kernel.db.read_inline(db.first, User, User.table.c.id == proof.user_id)
-    if user is None:
-        raise Unauthorized()
-    options = user.option_values or {}
+    options = await ctx.service.kernel.db.read_inline(_options, proof.user_id)
     if options.get("multi_factor_auth_enabled") is False:
         return None
     return unmet(options.get("multi_factor_auth_rules") or [], proof.methods)
+
+
+_user_options = select(User.table.c.option_values).where(User.table.c.id == bindparam("id"))
+
+
+def _options(tx: Connection, user_id: str) -> dict[str, Any]:
+    return tx.execute(_user_options, {"id": user_id}).scalar() or {}
 
 
 def unmet(rules: Iterable[Iterable[str]], used: Iterable[str]) -> list[list[str]] | None:
