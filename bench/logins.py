@@ -23,7 +23,7 @@ import aiohttp
 from bench.measure import Bench, line
 from tests.cloud import ProcessCloud
 
-ROUNDS = 300
+ROUNDS = 100
 FLOOD = 32
 """How many clients try wrong passwords without a pause."""
 SECONDS = 5.0
