@@ -25,6 +25,7 @@ from cumulet.services.identity import (
     service,
     trust,
     user,
+    user_password,
     user_token,
     version,
 )
@@ -38,6 +39,7 @@ PARTS = (
     domain,
     project,
     user,
+    user_password,
     group,
     role,
     grant,
