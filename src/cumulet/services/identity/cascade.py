@@ -14,9 +14,12 @@ from cumulet.services.identity.tables import (
     application_credential_role,
     application_credential_rule,
     assignment,
+    failed_login,
     implied_role,
     membership,
+    password_history,
     trust_role,
+    used_passcode,
 )
 
 a = assignment.c
@@ -24,9 +27,8 @@ a = assignment.c
 
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
-    tx.execute(delete(membership).where(membership.c.user_id == id))
-    tx.execute(delete(timed_membership).where(timed_membership.c.user_id == id))
-    tx.execute(delete(federated_user).where(federated_user.c.user_id == id))
+    for table in (membership, password_history, failed_login, used_passcode, timed_membership, federated_user):
+        tx.execute(delete(table).where(table.c.user_id == id))
     credential, access_token = metadata.tables["identity_credential"], metadata.tables["identity_access_token"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
     tx.execute(delete(access_token).where(access_token.c.authorizing_user_id == id))

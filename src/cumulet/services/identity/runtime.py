@@ -17,6 +17,7 @@ from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
+from cumulet.services.identity.directory import REFRESH, Directories, DomainConfig, no_config
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.federation.saml2 import Signer
 from cumulet.services.identity.federation.service_provider import enabled_providers
@@ -42,16 +43,20 @@ CATALOGS = 1_000
 class IdentityRuntime:
     """See `interface.Identity`. `hasher` may be a cheaper one in tests."""
 
-    def __init__(self, kernel: Kernel, *, hasher: PasswordHasher | None = None) -> None:
+    def __init__(
+        self, kernel: Kernel, *, hasher: PasswordHasher | None = None, domain_config: DomainConfig = no_config
+    ) -> None:
         self.kernel = kernel
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
+        self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self.saml_signer = Signer(kernel.settings.data / "identity" / "saml")
         self.sources = load_sources(kernel.settings.federation)
         self.nonces = Nonces()
+        self.directories = Directories(self, domain_config)
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
         self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
         self._endpoints: Memory[None, list[CatalogRow]] = Memory(1)
@@ -60,17 +65,21 @@ class IdentityRuntime:
 
     async def start(self) -> None:
         self.keys.load()
+        self.receipt_keys.load()
         await self.kernel.db.read(self.revocations.load)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
         self.kernel.tasks.every("memberships that end", 60, self._end_memberships)
+        self.kernel.tasks.every("identity directories", REFRESH, self.directories.refresh_all)
         await self._keep_house()
 
     async def stop(self) -> None:
+        self.directories.stop()
         self.passwords.stop()
         await self.sources.stop()
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
+        self.receipt_keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime)
 
     async def _end_memberships(self) -> None:
@@ -97,6 +106,7 @@ class IdentityRuntime:
     def _forget(self) -> None:
         for memory in (self._tokens, self.catalogs, self._endpoints, self._providers):
             memory.forget()
+        self.directories.forget()
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 

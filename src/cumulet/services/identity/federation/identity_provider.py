@@ -14,7 +14,7 @@ from cumulet.services.identity.calls import Ctx, calls, change
 from cumulet.services.identity.federation.shadow import MINUTE, forget_origin
 from cumulet.services.identity.federation.tables import remote_name, timed_membership
 from cumulet.services.identity.project import Project, check_domain, insert_project
-from cumulet.services.identity.rules import federation_rules
+from cumulet.services.identity.rules import system_rules
 
 RemoteId = Annotated[str, Meta(max_length=255)]
 MAX_MINUTES = 100 * 366 * 24 * 60
@@ -40,7 +40,7 @@ class IdentityProvider(
     )
 
 
-RULES = federation_rules("identity_provider")
+RULES = system_rules("identity_provider")
 
 
 def check_id(id: str) -> None:

@@ -12,7 +12,7 @@ from cumulet.core.types import Id, Str64
 from cumulet.services.identity.calls import Ctx, calls, change
 from cumulet.services.identity.federation.identity_provider import check_id
 from cumulet.services.identity.federation.rules import parsed
-from cumulet.services.identity.rules import federation_rules
+from cumulet.services.identity.rules import system_rules
 
 OLDEST = "1.0"
 
@@ -25,7 +25,7 @@ class Mapping(Resource, table="identity_mapping", path="/v3/OS-FEDERATION/mappin
     schema_version: Str64 | None = edit("The version of the rules' language: 1.0, 2.0 or 3.0.", None)
 
 
-RULES = federation_rules("mapping")
+RULES = system_rules("mapping")
 
 
 async def create_mapping(ctx: Ctx, id: str, body: Any) -> Mapping:

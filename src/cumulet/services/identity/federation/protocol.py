@@ -17,7 +17,7 @@ from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.federation.identity_provider import IdentityProvider, check_id
 from cumulet.services.identity.federation.mapping import Mapping
 from cumulet.services.identity.federation.shadow import forget_origin
-from cumulet.services.identity.rules import federation_rules
+from cumulet.services.identity.rules import system_rules
 
 MappingId = Annotated[str, Meta(min_length=1, max_length=64), Column(64)]
 PATH = "/v3/OS-FEDERATION/identity_providers/{id}/protocols"
@@ -34,7 +34,7 @@ class FederationProtocol(
     remote_id_attribute: Str64 | None = edit("The attribute of an assertion that names the provider.", None)
 
 
-RULES = federation_rules("protocol")
+RULES = system_rules("protocol")
 
 p = FederationProtocol.table.c
 

@@ -12,7 +12,7 @@ from cumulet.core.errors import Conflict
 from cumulet.core.types import Column, Id, Text
 from cumulet.services.identity.calls import Ctx, calls, change
 from cumulet.services.identity.federation.identity_provider import check_id, refuse_nothing
-from cumulet.services.identity.rules import federation_rules
+from cumulet.services.identity.rules import system_rules
 
 Address = Annotated[str, Meta(max_length=225, pattern=r"^[a-zA-Z0-9+.-]+:[^\x00-\x20\x7f]+$"), Column(256)]
 """An URL. It goes into a header of replies, so it has neither blanks nor ends of lines."""
@@ -31,7 +31,7 @@ class ServiceProvider(Resource, table="identity_service_provider", path="/v3/OS-
     relay_state_prefix: Prefix | None = edit("How the RelayState of an assertion for it begins.", RELAY_STATE)
 
 
-RULES = federation_rules("service_provider")
+RULES = system_rules("service_provider")
 
 
 async def create_service_provider(ctx: Ctx, id: str, body: Any) -> ServiceProvider:

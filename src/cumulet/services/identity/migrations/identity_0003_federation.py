@@ -6,8 +6,8 @@ from sqlalchemy.dialects import mysql
 
 from cumulet.core.db import table as types
 
-revision = "identity_0004"
-down_revision = "identity_0003"
+revision = "identity_0003"
+down_revision = "identity_0002"
 branch_labels = None
 depends_on = None
 
