@@ -40,15 +40,19 @@ p = FederationProtocol.table.c
 
 
 def _told(ctx: Ctx, protocol: Any, *, listed: bool = False) -> dict[str, Any]:
-    """A protocol as it is shown, with links to itself and to its provider."""
+    """A protocol as it is shown, with links to itself and to its provider. In a list it has all of its attributes, alone
+    those that say something, as upstream documents it."""
     provider = f"{ctx.request.base_url}{IdentityProvider.options.path}/{protocol.idp_id}"
     shown = {
         "id": protocol.id,
         "mapping_id": protocol.mapping_id,
-        "remote_id_attribute": protocol.remote_id_attribute,
         "links": {"self": f"{provider}/protocols/{protocol.id}", "identity_provider": provider},
     }
-    return {**shown, "idp_id": protocol.idp_id} if listed else shown
+    if listed:
+        shown["idp_id"] = protocol.idp_id
+    if listed or protocol.remote_id_attribute is not None:
+        shown["remote_id_attribute"] = protocol.remote_id_attribute
+    return shown
 
 
 def find_protocol(tx: Connection, idp_id: str, protocol_id: str) -> FederationProtocol:
