@@ -31,8 +31,8 @@ from cumulet.services.identity import (
 )
 from cumulet.services.identity.auth import available, ec2_token, oauth2, token
 from cumulet.services.identity.federation import (
+    auth,
     identity_provider,
-    login,
     mapping,
     protocol,
     saml2,
@@ -72,7 +72,7 @@ PARTS = (
     protocol,
     mapping,
     service_provider,
-    login,
+    auth,
     websso,
     saml2,
 )

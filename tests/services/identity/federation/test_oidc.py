@@ -288,6 +288,19 @@ async def test_local_users_are_those_who_are_here_already(acme: Acme) -> None:
     assert (await acme.login(acme.issuer.token("demo"))).status == 401
 
 
+async def test_an_assertion_is_not_enough_where_more_is_asked_for(acme: Acme) -> None:
+    """The rules of several factors hold for logins by a provider too."""
+    path = f"/v3/users/{acme.identity.accounts.demo_user_id}"
+    await acme.mapping([{"local": [{"user": {"name": "{0}", "domain": {"name": "Default"}, "type": "local"}}],
+                         "remote": [{"type": "HTTP_OIDC_SUB"}]}])  # fmt: skip
+    for rules, status in (([["password", "totp"]], 401), ([["openid", "totp"]], 401), ([["openid"]], 201)):
+        options = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": rules}
+        assert (await acme.identity.call("PATCH", path, {"user": {"options": options}})).status == 200
+        reply = await acme.login(acme.issuer.token("demo"))
+        assert reply.status == status, reply.data
+        assert ("X-Subject-Token" in reply.headers) == (status == 201)
+
+
 def with_projects(*projects: Any) -> Any:
     return [{"local": [{"user": {"name": "{0}"}, "projects": list(projects)}], "remote": [{"type": "HTTP_OIDC_SUB"}]}]
 

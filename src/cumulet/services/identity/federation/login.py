@@ -1,39 +1,33 @@
-"""Logins that rest on what an identity provider asserts: GET|POST
-/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}/auth, and the methods `mapped`, `openid` and `saml2`.
+"""Proofs that rest on what an identity provider asserts; the methods `mapped`, `openid` and `saml2`.
 
 The assertion comes from a source (`sources.py`), goes through the protocol's mapping (`rules.py`), and becomes a user who was
 here already (type `local`) or one who stands for the provider's (`shadow.py`).
 """
-
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
 from cumulet.core.errors import Forbidden, Invalid, NotFound, Unauthorized
 from cumulet.services.identity.auth.by_token import prove_token
-from cumulet.services.identity.auth.issue import issue, token_reply
 from cumulet.services.identity.auth.method import Proof, decoded
-from cumulet.services.identity.auth.place import NOWHERE
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import Federation
 from cumulet.services.identity.federation.asserted import Asserted
 from cumulet.services.identity.federation.identity_provider import IdentityProvider
 from cumulet.services.identity.federation.mapping import Mapping
 from cumulet.services.identity.federation.protocol import FederationProtocol, find_protocol
-from cumulet.services.identity.federation.rules import Mapped, MappingFailed, apply, parsed
+from cumulet.services.identity.federation.rules import DomainRef, Mapped, MappingFailed, apply, parsed
 from cumulet.services.identity.federation.shadow import Visitor, domain_of, settled, shadow
 from cumulet.services.identity.federation.tables import used_assertion
 from cumulet.services.identity.group import Group
+from cumulet.services.identity.login import welcome
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.user import User
 
-AUTH = "/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}/auth"
 STEP = "3.0"
 """The version of mappings from which on users lose what their provider tells of no more."""
 UNIQUE_LENGTH = 255
@@ -82,10 +76,16 @@ async def prove_assertion(ctx: Ctx, idp_id: str, protocol_id: str) -> Proof:
         await _use_up(ctx, idp_id, asserted)
     if mapped.user.local:
         local = await database.read_inline(_local_user, mapped)
-        return Proof(user_id=local, methods=(protocol_id,), issued_at=at)
+        await welcome(ctx.service, local)
+        return Proof(user_id=local.id, methods=(protocol_id,), issued_at=at)
     visitor = await database.read_inline(_visitor, origin, mapped, asserted.remote_user)
     known = await database.read_inline(settled, visitor)
-    user_id, at = (known, at) if known else await ctx.service.write(shadow, ctx.service, visitor)
+    if known is not None:
+        user_id = known
+    else:
+        await ctx.service.directories.refuse(visitor.domain_id)
+        user_id, at = await ctx.service.write(shadow, ctx.service, visitor)
+    await welcome(ctx.service, await database.read_inline(db.get, User, user_id))
     return Proof(
         user_id=user_id,
         methods=(protocol_id,),
@@ -128,21 +128,26 @@ def check_remote_id(origin: Origin, asserted: Asserted) -> None:
         raise Forbidden("Incoming identity provider identifier not included among the accepted identifiers.")
 
 
-def _local_user(tx: Connection, mapped: Mapped) -> str:
-    """The user who was here already; Unauthorized where there is none, or he may not log in."""
-    u, p = User.table.c, Project.table.c
+def _local_user(tx: Connection, mapped: Mapped) -> User:
+    """The user who was here already; Unauthorized where there is none."""
     user = mapped.user
-    statement = select(u.id).join(Project.table, p.id == u.domain_id).where(u.enabled, p.enabled)
     if user.id:
-        found = tx.execute(statement.where(u.id == user.id)).scalar()
+        found = db.first(tx, User, User.table.c.id == user.id, User.table.c.gone_since.is_(None))
     elif user.name and user.domain is not None:
-        domain = p.id == user.domain.id if user.domain.id else p.name == user.domain.name
-        found = tx.execute(statement.where(u.name == user.name, domain, p.is_domain)).scalar()
+        found = user_in(tx, user.name, user.domain)
     else:
         raise Unauthorized("The mapping names a local user by neither his id nor his name and domain.")
     if found is None:
         raise Unauthorized()
-    return str(found)
+    return found
+
+
+def user_in(tx: Connection, name: str, domain: DomainRef) -> User | None:
+    """The user of this name in a domain, if he is there."""
+    u, p = User.table.c, Project.table.c
+    named = p.id == domain.id if domain.id else p.name == domain.name
+    home = select(p.id).where(named, p.is_domain).scalar_subquery()
+    return db.first(tx, User, u.name == name, u.domain_id == home, u.gone_since.is_(None))
 
 
 def _visitor(tx: Connection, origin: Origin, mapped: Mapped, remote_user: str) -> Visitor:
@@ -186,14 +191,7 @@ def _group_ids(tx: Connection, origin: Origin, mapped: Mapped) -> tuple[str, ...
     return tuple(sorted(there))
 
 
-# ---- calls --------------------------------------------------------------------------------------------------------------
-
-
-async def federated_login(ctx: Ctx, id: str, protocol_id: str) -> Response:
-    """Log in by what an identity provider asserts: a token without a scope."""
-    proof = await prove_assertion(ctx, id, protocol_id)
-    token, session = await issue(ctx, proof, NOWHERE)
-    return await token_reply(ctx, token, session, 201)
+# ---- methods ------------------------------------------------------------------------------------------------------------
 
 
 class MappedMethod(Struct):
@@ -215,10 +213,3 @@ async def prove_mapped(ctx: Ctx, payload: msgspec.Raw) -> Proof:
     if given.identity_provider is None or given.protocol is None:
         raise Invalid("Expecting to find identity_provider and protocol in mapped.")
     return await prove_assertion(ctx, given.identity_provider, given.protocol)
-
-
-RULES: dict[str, Any] = {}
-endpoints = [
-    Endpoint("GET", AUTH, federated_login, auth=False, status=201),
-    Endpoint("POST", AUTH, federated_login, auth=False, status=201),
-]

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, delete, insert, select
 
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Forbidden, NotFound, Unauthorized
-from cumulet.core.types import new_hex_id
+from cumulet.core.types import new_hex_id, now
 from cumulet.services.identity.federation.rules import DomainRef, MappedProject
 from cumulet.services.identity.federation.tables import federated_user, timed_membership
 from cumulet.services.identity.project import Project, insert_project
@@ -108,7 +108,12 @@ def _check_origin(tx: Connection, visitor: Visitor) -> None:
 def _make(tx: Connection, visitor: Visitor) -> str:
     extra = {"email": visitor.email} if visitor.email else {}
     user: User = User.new(
-        None, id=new_hex_id(), name=_free_name(tx, visitor, ""), domain_id=visitor.domain_id, extra=extra
+        None,
+        id=new_hex_id(),
+        name=_free_name(tx, visitor, ""),
+        domain_id=visitor.domain_id,
+        created_at=now(),
+        extra=extra,
     )
     db.insert(tx, user)
     row = {"idp_id": visitor.idp_id, "protocol_id": visitor.protocol_id, "unique_id": visitor.unique_id}

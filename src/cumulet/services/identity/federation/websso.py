@@ -11,11 +11,10 @@ from sqlalchemy import Connection, select
 from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
 from cumulet.core.errors import Invalid, Unauthorized
-from cumulet.services.identity.auth.issue import issue
-from cumulet.services.identity.auth.place import NOWHERE
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.federation.asserted import Asserted
-from cumulet.services.identity.federation.login import prove_assertion, remote_id
+from cumulet.services.identity.federation.auth import log_in
+from cumulet.services.identity.federation.login import remote_id
 from cumulet.services.identity.federation.protocol import FederationProtocol
 from cumulet.services.identity.federation.sources import as_compared
 from cumulet.services.identity.federation.tables import remote_name
@@ -47,8 +46,10 @@ def _dashboard(ctx: Ctx) -> str:
 
 async def _sign_in(ctx: Ctx, idp_id: str, protocol_id: str) -> Response:
     host = _dashboard(ctx)
-    token, _ = await issue(ctx, await prove_assertion(ctx, idp_id, protocol_id), NOWHERE)
-    page = PAGE.format(host=escape(host), token=escape(token))
+    found = await log_in(ctx, idp_id, protocol_id)
+    if isinstance(found, Response):
+        return found
+    page = PAGE.format(host=escape(host), token=escape(found[0]))
     headers = {
         "Content-Type": "text/html; charset=utf-8",
         "Cache-Control": "no-store",
