@@ -60,7 +60,9 @@ class Issuer:
             algorithms.get(kid, jwt.algorithms.ECAlgorithm).to_jwk(key.public_key(), as_dict=True) | {"kid": kid}
             for kid, key in self.keys.items()
         ]
-        return web.json_response({"keys": found})
+        if self.broken == "endless":
+            return web.json_response({"keys": found, "more": "x" * (2 << 20)})
+        return web.json_response({"keys": found, "more": "x" * (200 << 10)})  # in many pieces
 
     async def grant(self, request: web.Request) -> web.Response:
         form = await request.post()

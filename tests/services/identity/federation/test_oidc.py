@@ -1,5 +1,6 @@
 """Logins by OpenID Connect: which tokens are believed, what a federated user holds, and when it ends."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -7,6 +8,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from cumulet.core.errors import Unavailable
+from cumulet.services.identity.federation.asserted import Turns
 from tests.services.identity.federation.conftest import IDP, OIDC_RULES, Acme, put
 
 
@@ -145,10 +148,38 @@ async def test_keys_are_kept_and_new_ones_found(acme: Acme) -> None:
     assert acme.issuer.asked == ["discovery", "keys", "keys"]
 
 
-@pytest.mark.parametrize("broken", ["issuer", "jwks_uri", "redirect", "keys"])
+@pytest.mark.parametrize("broken", ["issuer", "jwks_uri", "redirect", "keys", "endless"])
 async def test_an_issuer_that_answers_wrongly_is_unavailable(acme: Acme, broken: str) -> None:
     acme.issuer.broken = broken
     assert (await acme.login(acme.issuer.token("ann"))).status == 503
+
+
+async def test_a_silent_issuer_is_left_alone_for_a_while(acme: Acme) -> None:
+    reader: Any = acme.identity.runtime.sources.reader("acme", "opaque")
+    url = f"{acme.issuer.url}/introspect"
+    reader._discovered = {"introspection_endpoint": "http://127.0.0.1:9/"}
+    assert (await acme.login("ann", "opaque")).status == 503
+    reader._discovered = {"introspection_endpoint": url}
+    assert (await acme.login("ann", "opaque")).status == 503
+    assert acme.issuer.asked == []
+    reader._failed_at -= 60
+    assert (await acme.login("ann", "opaque")).status == 201
+
+
+async def test_a_flood_is_refused_before_it_fills_memory() -> None:
+    turns, going = Turns(1, 2), asyncio.Event()
+
+    async def work() -> None:
+        async with turns.one():
+            await going.wait()
+
+    tasks = [asyncio.create_task(work()) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await work()
+    going.set()
+    await asyncio.gather(*tasks)
+    await work()
 
 
 async def test_opaque_tokens_are_asked_about(acme: Acme) -> None:

@@ -1,11 +1,14 @@
 """What a source of assertions gives: attributes with their values. Sources are declared in one file (`sources.py`)."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from msgspec import Struct
 
 from cumulet.api.http import Request
+from cumulet.core.errors import Unavailable
 
 
 class Asserted(Struct, frozen=True):
@@ -26,3 +29,23 @@ class Reader(Protocol):
     async def read(self, request: Request) -> Asserted:
         """What the request proves; Unauthorized where it proves nothing, Unavailable where the provider does not answer."""
         ...
+
+
+class Turns:
+    """Lets `at_once` work at a time, and `waiting` more wait for it: anybody can send assertions, and none may fill memory."""
+
+    def __init__(self, at_once: int, waiting: int) -> None:
+        self._turn = asyncio.Semaphore(at_once)
+        self._room = at_once + waiting
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """A turn; Unavailable where too many wait."""
+        if not self._room:
+            raise Unavailable("Too many logins are under way; try again in some seconds.")
+        self._room -= 1
+        try:
+            async with self._turn:
+                yield
+        finally:
+            self._room += 1

@@ -30,7 +30,7 @@ from msgspec import Meta, Struct
 
 from cumulet.api.http import Request
 from cumulet.core.errors import Unauthorized, Unavailable
-from cumulet.services.identity.federation.asserted import Asserted
+from cumulet.services.identity.federation.asserted import Asserted, Turns
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -43,8 +43,13 @@ PATIENCE = 30.0
 LEEWAY = 30
 """Seconds by which clocks may differ."""
 ANSWER_LIMIT = 1 << 20
-AT_ONCE = 16
-"""Questions that one issuer is asked at a time."""
+AT_ONCE, WAITING = 16, 256
+"""Questions that one issuer is asked at a time, and that wait to be asked."""
+RESPITE = 5.0
+"""Seconds for which an issuer that did not answer is left alone."""
+
+
+SILENT = "The identity provider does not answer as it should."
 
 
 class OidcSource(Struct, forbid_unknown_fields=True, frozen=True, tag_field="type", tag="oidc"):
@@ -73,7 +78,8 @@ class OidcReader:
         self._jwt = jwt
         self.source = source
         self._session: aiohttp.ClientSession | None = None
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns(AT_ONCE, WAITING)
+        self._failed_at = -RESPITE
         self._lock = asyncio.Lock()
         self._discovered: Mapping[str, Any] | None = None
         self._keys: Mapping[str, Any] = {}
@@ -174,16 +180,25 @@ class OidcReader:
 
     async def _ask(self, method: str, uri: str, **what: Any) -> Mapping[str, Any]:
         """The issuer's answer, a JSON object; Unavailable where there is none."""
+        if time.monotonic() - self._failed_at < RESPITE:
+            raise Unavailable(SILENT)
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5))
         try:
-            async with self._turn, self._session.request(method, uri, allow_redirects=False, **what) as reply:
-                data = await reply.content.read(ANSWER_LIMIT)
+            async with self._turns.one(), self._session.request(method, uri, allow_redirects=False, **what) as reply:
                 if reply.status != 200:
                     raise Unavailable(f"The identity provider answered {reply.status}.")
+                data = b""
+                async for piece in reply.content.iter_any():
+                    data += piece
+                    if len(data) > ANSWER_LIMIT:
+                        raise Unavailable(SILENT)
                 return msgspec.json.decode(data, type=dict[str, Any])
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError):
-            raise Unavailable("The identity provider does not answer as it should.") from None
+        except msgspec.DecodeError:
+            raise Unavailable(SILENT) from None
+        except (aiohttp.ClientError, TimeoutError):
+            self._failed_at = time.monotonic()
+            raise Unavailable(SILENT) from None
 
 
 def _client(source: OidcSource) -> str:

@@ -21,13 +21,13 @@ from msgspec import Meta, Struct
 
 from cumulet.api.http import Request
 from cumulet.core.errors import Unauthorized
-from cumulet.services.identity.federation.asserted import Asserted
+from cumulet.services.identity.federation.asserted import Asserted, Turns
 from cumulet.services.identity.federation.saml_xml import SamlError, verified
 
 ISSUER = "Shib-Identity-Provider"
 """The attribute in which the issuer stands, as mod_shib calls it."""
 LIMIT = 256 << 10
-AT_ONCE = 4
+AT_ONCE, WAITING = 4, 64
 
 
 class SamlSource(Struct, forbid_unknown_fields=True, frozen=True, tag_field="type", tag="saml"):
@@ -51,16 +51,16 @@ class SamlReader:
         load_pem_x509_certificate(pem)
         self.source = source
         self._certificate = pem.decode("ascii")
-        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns(AT_ONCE, WAITING)
 
     async def read(self, request: Request) -> Asserted:
         """What the assertion in the body says; Unauthorized where there is none to be believed."""
-        data = await request.read(LIMIT)
-        if not data:
-            raise Unauthorized()
         source = self.source
         try:
-            async with self._turn:
+            async with self._turns.one():
+                data = await request.read(LIMIT)
+                if not data:
+                    raise Unauthorized()
                 found = await asyncio.to_thread(verified, data, source.issuer, self._certificate, source.recipients)
         except SamlError as error:
             raise Unauthorized(f"The login was refused: the assertion is not believed, {error.message}.") from None
