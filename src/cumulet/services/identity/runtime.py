@@ -104,7 +104,7 @@ class IdentityRuntime:
             raise Conflict("Conflict occurred: another request has just stored the same.") from error
 
     def _forget(self) -> None:
-        for memory in (self._tokens, self.catalogs, self._endpoints, self._providers):
+        for memory in (self._tokens, self.catalogs, self._endpoints):
             memory.forget()
         self.directories.forget()
 
@@ -155,9 +155,13 @@ class IdentityRuntime:
         return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if rows is None else rows
 
     async def service_providers(self) -> bytes:
-        """The other clouds to which this one vouches for its users, in JSON; nothing where there are none."""
+        """The other clouds to which this one vouches for its users, in JSON; nothing where there are none. They change so
+        seldom that they are forgotten by `forget_service_providers` alone."""
         told = self._providers.get(None)
         return await self._providers.keep(None, self._read_providers()) if told is None else told
+
+    def forget_service_providers(self) -> None:
+        self._providers.forget()
 
     async def _read_providers(self) -> bytes:
         found = await self.kernel.db.read_inline(enabled_providers)

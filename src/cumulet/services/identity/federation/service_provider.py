@@ -1,6 +1,7 @@
 """Service providers: PUT|GET|PATCH|DELETE /v3/OS-FEDERATION/service_providers/{id}, and their list. They are other clouds to
 which this one vouches for its users."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -8,6 +9,7 @@ from sqlalchemy import Connection, select
 
 from cumulet.api.resource import FILTER, FIND, Resource, edit, read
 from cumulet.core import db
+from cumulet.core.db import after_commit
 from cumulet.core.errors import Conflict
 from cumulet.core.types import Column, Id, Text
 from cumulet.services.identity.calls import Ctx, calls, change
@@ -34,6 +36,17 @@ class ServiceProvider(Resource, table="identity_service_provider", path="/v3/OS-
 RULES = system_rules("service_provider")
 
 
+async def _write(ctx: Ctx, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A unit of work after which tokens tell of other providers."""
+
+    def unit(tx: Connection) -> Any:
+        result = fn(tx, *args, **kwargs)
+        after_commit(tx, ctx.service.forget_service_providers)
+        return result
+
+    return await ctx.service.write(unit)
+
+
 async def create_service_provider(ctx: Ctx, id: str, body: Any) -> ServiceProvider:
     ctx.require("identity:create_service_provider")
     check_id(id)
@@ -47,18 +60,18 @@ async def create_service_provider(ctx: Ctx, id: str, body: Any) -> ServiceProvid
             raise Conflict(f"Conflict occurred attempting to store service_provider - Duplicate entry: {id}.")
         db.insert(tx, provider)
 
-    await ctx.service.write(store)
+    await _write(ctx, store)
     return provider
 
 
 async def update_service_provider(ctx: Ctx, provider: ServiceProvider, body: Any) -> Any:
     refuse_nothing(body)
     more = {"relay_state_prefix": RELAY_STATE} if body.relay_state_prefix is None else {}
-    return await ctx.service.write(change, ServiceProvider, provider.id, body, **more)
+    return await _write(ctx, change, ServiceProvider, provider.id, body, **more)
 
 
 async def delete_service_provider(ctx: Ctx, provider: ServiceProvider) -> None:
-    await ctx.service.write(db.remove, ServiceProvider, provider.id)
+    await _write(ctx, db.remove, ServiceProvider, provider.id)
 
 
 class ProviderRef(Struct, frozen=True):
