@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
@@ -274,8 +275,13 @@ async def test_memberships_last_as_long_as_the_provider_says(acme: Acme) -> None
     await acme.changed(authorization_ttl=5)
     assert await as_himself(user) == 201  # the login above is not yet five minutes ago
     assert (await acme.identity.call("GET", f"/v3/users/{user}/projects")).json()["projects"][0]["id"] == acme.project
+    (group,) = (await acme.identity.call("GET", f"/v3/users/{user}/groups")).json()["groups"]
+    assert group["id"] == acme.crew
+    end = datetime.fromisoformat(group["membership_expires_at"])
+    assert timedelta(minutes=4) < end - datetime.now(UTC) <= timedelta(minutes=5)
     await acme.changed(authorization_ttl=0)
     assert await as_himself(user) == 401
+    assert (await acme.identity.call("GET", f"/v3/users/{user}/groups")).json()["groups"] == []
     await acme.changed(authorization_ttl=5)
     await acme.token()
     assert await as_himself(user) == 201

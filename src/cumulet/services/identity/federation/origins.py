@@ -1,6 +1,7 @@
 """Where a user is known from: the attribute `federated` of users."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -9,8 +10,10 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from cumulet.api.query import Filter
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid
+from cumulet.core.types import timestamp
 from cumulet.services.identity.calls import Ctx
-from cumulet.services.identity.federation.tables import federated_user
+from cumulet.services.identity.federation.tables import federated_user, timed_membership
+from cumulet.services.identity.revocation import microseconds
 
 Key = Annotated[str, Meta(min_length=1, max_length=64)]
 f = federated_user.c
@@ -69,6 +72,16 @@ async def with_origins(ctx: Ctx, user: Any, reply: Any) -> Any:
     """The reply about one user, with where he is known from if that is anywhere."""
     found = await ctx.service.kernel.db.read_inline(_origins, user.id)
     return {"user": {**reply["user"], "federated": found}} if found else reply
+
+
+def membership_ends(tx: Connection, user_id: str) -> dict[str, str]:
+    """Until when the user is in each group that a login put him into, if that is not over yet."""
+    t = timed_membership.c
+    rows = select(t.group_id, t.expires_at).where(t.user_id == user_id, t.expires_at > microseconds())
+    latest: dict[str, int] = {}
+    for group_id, end in tx.execute(rows):
+        latest[group_id] = max(end, latest.get(group_id, 0))
+    return {group_id: f"{timestamp(datetime.fromtimestamp(end / 1_000_000, UTC))}Z" for group_id, end in latest.items()}
 
 
 def _by(column: ColumnElement[str], id: ColumnElement[str]) -> Filter:
