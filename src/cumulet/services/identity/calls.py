@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
 
-from cumulet.api.crud import Scope, enveloped, everything, list_page
+from cumulet.api.crud import Scope, enveloped, everything, list_page, shown
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.query import Filter, Listing
 from cumulet.api.resource import Body, Resource, ResourceMeta
@@ -86,12 +86,38 @@ def _matching(column: ColumnClause[Any], kind: str) -> Filter:
 
 def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: Any) -> Any:
     """Store an update's fields; free attributes are added to those that are there. The changed object."""
-    item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}
     changes = {n: v for n, v in body.given().items() if n in stored} | more
-    changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
+    if cls.options.extra:
+        item: Any = db.get(tx, cls, id)
+        changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
     db.update(tx, cls, id, **changes)
     return db.get(tx, cls, id)
+
+
+def bulk(cls: type[Resource], create: Callable[[Ctx, list[Any]], Awaitable[list[Any]]]) -> Endpoint:
+    """The call that makes many of a resource, all or none, under `identity:create_<plural>`."""
+    plural = cls.options.plural
+
+    async def create_many(ctx: Ctx) -> Any:
+        many = cls.decode_many("create", await ctx.request.read(), ctx.version)
+        if not many:
+            raise Invalid(f"The body must be an object whose `{plural}` lists at least one {cls.kind}.")
+        return {plural: [shown(ctx, cls, item) for item in await create(ctx, many)]}
+
+    create_many.__doc__ = f"Create {plural}, all or none."
+    return Endpoint("POST", cls.options.path, create_many, f"identity:create_{plural}", status=201, resource=cls)
+
+
+async def to_update(ctx: Ctx, cls: type[Resource], id: str, *where: ColumnElement[bool]) -> Any:
+    """The object that an update is about, if the caller may change it; Invalid if the body says another `id` than the URL,
+    which nothing else sees where free attributes are taken."""
+    item = await look_up(ctx, "update", cls, id, *where)
+    if cls.options.extra:
+        inner = (await ctx.request.json(dict[str, Any]))[cls.options.key]
+        if inner.get("id", id) != id:
+            raise Invalid(f"Cannot change the ID of a {cls.kind}: the body says {inner['id']}, the URL {id}.")
+    return item
 
 
 def calls(
@@ -129,7 +155,7 @@ def calls(
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
-        changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
+        changed = await update(ctx, await to_update(ctx, cls, id, *where), body)
         return enveloped(ctx, cls, opened(ctx, changed))
 
     async def delete_one(ctx: Ctx, id: str) -> Any:

@@ -1,12 +1,21 @@
-"""What goes when something goes: roles held, memberships, credentials. Called inside units of work.
+"""What goes when something goes: roles held, memberships, credentials, limits, associations. Called inside units of work.
 
 The resources refer to one another in circles, so their tables are taken by name here.
 """
 
-from sqlalchemy import Connection, delete, or_, update
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from cumulet.core.db import metadata
-from cumulet.services.identity.tables import SYSTEM, assignment, implied_role, membership
+from cumulet.services.identity.tables import (
+    SYSTEM,
+    assignment,
+    domain_option,
+    endpoint_group_of_project,
+    endpoint_of_project,
+    implied_role,
+    membership,
+    policy_association,
+)
 
 a = assignment.c
 
@@ -36,6 +45,32 @@ def forget_project(tx: Connection, id: str) -> None:
     credential, user = metadata.tables["identity_credential"], metadata.tables["identity_user"]
     tx.execute(delete(credential).where(credential.c.project_id == id))
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
+    limit = metadata.tables["identity_limit"]
+    tx.execute(delete(limit).where(limit.c.owner_id == id))
+    tx.execute(delete(domain_option).where(domain_option.c.domain_id == id))
+    for association in (endpoint_of_project, endpoint_group_of_project):
+        tx.execute(delete(association).where(association.c.project_id == id))
+
+
+def forget_endpoints(tx: Connection, *where: ColumnElement[bool]) -> None:
+    """Remove endpoints, and what is associated with them."""
+    endpoint = metadata.tables["identity_endpoint"]
+    gone = select(endpoint.c.id).where(*where)
+    for association in (endpoint_of_project, policy_association):
+        tx.execute(delete(association).where(association.c.endpoint_id.in_(gone)))
+    tx.execute(delete(endpoint).where(*where))
+
+
+def forget_service(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.service_id == id))
+
+
+def forget_regions(tx: Connection, ids: list[str]) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.region_id.in_(ids)))
+
+
+def forget_policy(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.policy_id == id))
 
 
 def _forget_actor(tx: Connection, id: str) -> None:

@@ -12,4 +12,6 @@ Label64 = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\S"), Colum
 Password = Annotated[str, Meta(min_length=1, max_length=4096)]
 DomainId = Annotated[str, Meta(max_length=64), Column(64), Shown(lambda value: value or None)]
 """The domain of an object, kept as "" (so that names can be unique there) and shown as null where it is in none."""
-Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+ServiceName = Annotated[str, Meta(min_length=1, max_length=255), Column(255)]
+Url = Annotated[str, Meta(max_length=225, pattern=r"^[a-zA-Z0-9+.-]+:.+"), Column(2048)]
+"""A URL of an endpoint, as long as upstream takes them."""

@@ -80,11 +80,11 @@ async def create_project(ctx: Ctx, body: Any) -> Project:
     guard(ctx, "create", Project, project)
     if project.is_domain and not ctx.caller.is_admin:
         raise Forbidden(rule="identity:create_domain")
-    return await ctx.service.write(insert_project, project)
+    return await ctx.service.write(insert_project, project, ctx.service.limit_model.depth)
 
 
-def insert_project(tx: Connection, project: Project) -> Project:
-    """Store a project whose domain and parent are known; checks both."""
+def insert_project(tx: Connection, project: Project, depth: int = MAX_DEPTH) -> Project:
+    """Store a project whose domain and parent are known; checks both, and that it lies not below level `depth`."""
     if project.is_domain:
         if project.parent_id:
             raise Invalid("It is not permitted to create a project acting as a domain with a parent.")
@@ -92,13 +92,13 @@ def insert_project(tx: Connection, project: Project) -> Project:
     else:
         check_domain(tx, project.domain_id or "")
         project.parent_id = project.parent_id or project.domain_id
-        _check_ancestors(tx, project)
+        _check_ancestors(tx, project, depth)
     _check_name(tx, project)
     db.insert(tx, project)
     return project
 
 
-def _check_ancestors(tx: Connection, project: Project) -> None:
+def _check_ancestors(tx: Connection, project: Project, deepest: int) -> None:
     above, depth = project.parent_id, 1
     while above:
         parent = db.get(tx, Project, above)
@@ -107,7 +107,7 @@ def _check_ancestors(tx: Connection, project: Project) -> None:
         if (parent.id if parent.is_domain else parent.domain_id) != project.domain_id:
             raise Invalid(f"The parent project {parent.id} is in another domain than {project.domain_id}.")
         above, depth = parent.parent_id, depth + 1
-        if depth > MAX_DEPTH:
+        if depth > deepest:
             raise Forbidden(rule=f"Max hierarchy depth reached for {project.parent_id} branch")
 
 

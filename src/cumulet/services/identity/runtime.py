@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
@@ -15,10 +15,12 @@ from cumulet.core.errors import Conflict, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
+from cumulet.services.identity.catalog import Catalog, read_catalog
 from cumulet.services.identity.claims import BadToken, Claims
-from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.limit import limits_of
+from cumulet.services.identity.limit_model import MODELS, check_depth
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
 from cumulet.services.identity.session import Session, resolve
@@ -40,13 +42,15 @@ class IdentityRuntime:
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.limit_model = MODELS[kernel.settings.limit_model]
         self._callers: dict[bytes, tuple[int, Caller]] = {}
-        self._catalog: list[CatalogRow] | None = None
+        self._catalog: Catalog | None = None
         self._generation = 0
 
     async def start(self) -> None:
         self.keys.load()
         await self.kernel.db.read(self.revocations.load)
+        await self.kernel.db.read(check_depth, self.limit_model)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
         await self._keep_house()
 
@@ -105,15 +109,19 @@ class IdentityRuntime:
         """What these claims mean now; Unauthorized where they mean nothing any more."""
         return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
 
-    async def catalog(self) -> list[CatalogRow]:
-        """Every endpoint that is enabled."""
+    async def catalog(self) -> Catalog:
+        """All that catalogues are made of, from memory unless something changed."""
         if self._catalog is None:
             generation = self._generation
-            rows = await self.kernel.db.read_inline(read_catalog)
+            catalog = await self.kernel.db.read_inline(read_catalog)
             if generation != self._generation:
-                return rows
-            self._catalog = rows
+                return catalog
+            self._catalog = catalog
         return self._catalog
+
+    async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
+        """See `interface.Identity`."""
+        return await self.kernel.db.read_inline(limits_of, service_type, project_id, self.kernel.settings.region)
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

@@ -9,8 +9,8 @@ from cumulet.api.http import Response
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.scope import Place
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.catalog import catalog_for
 from cumulet.services.identity.claims import Claims
-from cumulet.services.identity.endpoint import catalog_for
 from cumulet.services.identity.session import Session
 
 
