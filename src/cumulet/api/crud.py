@@ -11,6 +11,7 @@ A service gives functions of its own only where a resource has rules:
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection
 
 from cumulet.api.http import Endpoint, Response
@@ -68,7 +69,9 @@ def viewer(ctx: Context[Any], cls: ResourceMeta, may: frozenset[str]) -> Callabl
     if ctx.dialect is None or not ctx.dialect.self_links:
         return view
     base = f"{ctx.request.base_url}{cls.options.path}/"
-    return lambda item: {**view(item), "links": {"self": f"{base}{item.id}"}}
+    if cls.options.extra:  # the view is a mapping already
+        return lambda item: {**view(item), "links": {"self": f"{base}{item.id}"}}
+    return lambda item: {**msgspec.to_builtins(view(item)), "links": {"self": f"{base}{item.id}"}}
 
 
 def enveloped(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
