@@ -7,11 +7,19 @@ from msgspec import Struct
 from cumulet.core.errors import Forbidden
 
 
+class AccessRule(Struct, frozen=True):
+    """One kind of request that a caller may make: the service's type, the HTTP method and a pattern of the path."""
+
+    service: str
+    method: str
+    path: str
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Whoever a token speaks for. Ids are None where the token has no such scope; `roles` are names, implied ones included.
 
     `delegation` is the kind of leave that the token speaks by (a trust, an application credential), `delegation_id` which one;
-    a `restricted` caller may not pass on what he was given.
+    a `restricted` caller may not pass on what he was given. With `access_rules` he may make those requests only.
     """
 
     user_id: str
@@ -27,6 +35,9 @@ class Caller(Struct, frozen=True, kw_only=True):
     delegation: str = ""
     delegation_id: str = ""
     restricted: bool = False
+    trustor_id: str | None = None
+    trustee_id: str | None = None
+    access_rules: tuple[AccessRule, ...] | None = None
 
     @property
     def is_admin(self) -> bool:

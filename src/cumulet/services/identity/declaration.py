@@ -3,6 +3,8 @@
 from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
+    access_rule,
+    application_credential,
     credential,
     domain,
     domain_config,
@@ -20,6 +22,7 @@ from cumulet.services.identity import (
     role_assignment,
     rules,
     service,
+    trust,
     user,
     version,
 )
@@ -45,6 +48,9 @@ PARTS = (
     registered_limit,
     credential,
     policy,
+    trust,
+    application_credential,
+    access_rule,
 )
 
 SERVICE = Service(

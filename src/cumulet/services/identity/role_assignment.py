@@ -14,6 +14,7 @@ from cumulet.api.http import Endpoint, Query, Response
 from cumulet.api.query import FALSE
 from cumulet.core import db
 from cumulet.core.errors import Invalid, NotFound
+from cumulet.services.identity.application_credential import remove_unfounded
 from cumulet.services.identity.assignments import imply, named
 from cumulet.services.identity.calls import Ctx, target
 from cumulet.services.identity.group import Group
@@ -156,8 +157,15 @@ async def create_grant(ctx: Ctx, grant: Grant) -> Response:
 async def revoke_grant(ctx: Ctx, grant: Grant) -> Response:
     """Take a role on a target from a user or group; tokens lose it at once."""
     await _checked(ctx, grant, "revoke")
-    if not await ctx.service.write(lambda tx: tx.execute(delete(assignment).where(*grant.where())).rowcount):
-        raise _missing(grant)
+
+    def remove(tx: Connection) -> None:
+        if not tx.execute(delete(assignment).where(*grant.where())).rowcount:
+            raise _missing(grant)
+        if grant.target_type == "project" and not grant.inherited:
+            members = select(membership.c.user_id).where(membership.c.group_id == grant.actor_id)
+            remove_unfounded(tx, grant.target_id, [grant.actor_id] if grant.actor_type == "user" else members)
+
+    await ctx.service.write(remove)
     return Response(204)
 
 

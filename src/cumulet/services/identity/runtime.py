@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from cumulet.core.context import Caller
 from cumulet.core.db import after_commit
-from cumulet.core.errors import Conflict, Unauthorized
+from cumulet.core.errors import Conflict, Forbidden, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
@@ -103,10 +103,14 @@ class IdentityRuntime:
             raise Unauthorized() from None
         if claims.expires_at <= microseconds() or self.revocations.voids(claims):
             raise Unauthorized()
-        return await self.resolve(claims)
+        try:
+            return await self.resolve(claims)
+        except Forbidden:
+            raise Unauthorized() from None
 
     async def resolve(self, claims: Claims) -> Session:
-        """What these claims mean now; Unauthorized where they mean nothing any more."""
+        """What these claims mean now; Unauthorized where they mean nothing any more, Forbidden where that is for a delegation
+        that gives nothing."""
         return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
 
     async def catalog(self) -> Catalog:

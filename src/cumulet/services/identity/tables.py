@@ -1,5 +1,6 @@
 """The tables that are no resources: who is in which group, who holds which role where, which role implies which, what was
-revoked; which endpoints a project's catalogue has, which policy goes for which endpoints, how a domain is configured."""
+revoked, what a trust or an application credential passes on; which endpoints a project's catalogue has, which policy goes for
+which endpoints, how a domain is configured."""
 
 from sqlalchemy import BigInteger, Boolean, Column, String, Table
 
@@ -70,6 +71,27 @@ domain_option = Table(
     Column("name", String(64), primary_key=True),
     Column("value", LONG_TEXT, nullable=False),  # JSON; sealed where it is sensitive
     Column("sensitive", Boolean, nullable=False),
+)
+
+trust_role = Table(
+    "identity_trust_role",
+    metadata,
+    Column("trust_id", String(64), primary_key=True),
+    Column("role_id", String(64), primary_key=True, index=True),
+)
+
+application_credential_role = Table(
+    "identity_application_credential_role",
+    metadata,
+    Column("application_credential_id", String(64), primary_key=True),
+    Column("role_id", String(64), primary_key=True, index=True),
+)
+
+application_credential_rule = Table(
+    "identity_application_credential_rule",
+    metadata,
+    Column("application_credential_id", String(64), primary_key=True),
+    Column("access_rule_id", String(64), primary_key=True, index=True),
 )
 
 SYSTEM = "system"
