@@ -93,8 +93,7 @@ async def test_policies_are_kept(identity: Identity) -> None:
     path = f"/v3/policies/{policy['id']}"
     changed = await identity.call("PATCH", path, {"policy": {"blob": '{"a": 1}', "note": "new"}})
     assert changed.json()["policy"]["blob"] == '{"a": 1}' and changed.json()["policy"]["note"] == "new"
-    for wrong in ({"blob": {"a": 1}}, {"id": "other"}):
-        assert (await identity.call("PATCH", path, {"policy": wrong})).status == 400
+    assert (await identity.call("PATCH", path, {"policy": {"blob": {"a": 1}}})).status == 400
     assert [p["id"] for p in (await identity.call("GET", "/v3/policies")).json()["policies"]] == [policy["id"]]
     assert (await identity.call("DELETE", path)).status == 204
 

@@ -86,10 +86,10 @@ def _matching(column: ColumnClause[Any], kind: str) -> Filter:
 
 def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: Any) -> Any:
     """Store an update's fields; free attributes are added to those that are there. The changed object."""
+    item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}
     changes = {n: v for n, v in body.given().items() if n in stored} | more
     if cls.options.extra:
-        item: Any = db.get(tx, cls, id)
         changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
     db.update(tx, cls, id, **changes)
     return db.get(tx, cls, id)
@@ -107,17 +107,6 @@ def bulk(cls: type[Resource], create: Callable[[Ctx, list[Any]], Awaitable[list[
 
     create_many.__doc__ = f"Create {plural}, all or none."
     return Endpoint("POST", cls.options.path, create_many, f"identity:create_{plural}", status=201, resource=cls)
-
-
-async def to_update(ctx: Ctx, cls: type[Resource], id: str, *where: ColumnElement[bool]) -> Any:
-    """The object that an update is about, if the caller may change it; Invalid if the body says another `id` than the URL,
-    which nothing else sees where free attributes are taken."""
-    item = await look_up(ctx, "update", cls, id, *where)
-    if cls.options.extra:
-        inner = (await ctx.request.json(dict[str, Any]))[cls.options.key]
-        if inner.get("id", id) != id:
-            raise Invalid(f"Cannot change the ID of a {cls.kind}: the body says {inner['id']}, the URL {id}.")
-    return item
 
 
 def calls(
@@ -155,7 +144,7 @@ def calls(
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
-        changed = await update(ctx, await to_update(ctx, cls, id, *where), body)
+        changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
         return enveloped(ctx, cls, opened(ctx, changed))
 
     async def delete_one(ctx: Ctx, id: str) -> Any:

@@ -20,7 +20,7 @@ from cumulet.core.errors import Forbidden, NotFound
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.fernet import Vault
 from cumulet.services.identity.project import check_domain
-from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY, undomained
 from cumulet.services.identity.tables import domain_option
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 SENSITIVE: Mapping[str, frozenset[str]] = {"identity": frozenset(), "ldap": frozenset({"password"})}
 
 RULES = {
-    "identity:get_domain_config": ADMIN_OR_SYSTEM_READER,
-    "identity:get_domain_config_default": ADMIN_OR_SYSTEM_READER,
+    "identity:get_domain_config": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:get_domain_config_default": undomained(ADMIN_OR_SYSTEM_READER),
     "identity:get_security_compliance_domain_config": ANYBODY,
-    "identity:create_domain_config": ADMIN,
-    "identity:update_domain_config": ADMIN,
-    "identity:delete_domain_config": ADMIN,
+    "identity:create_domain_config": undomained(ADMIN),
+    "identity:update_domain_config": undomained(ADMIN),
+    "identity:delete_domain_config": undomained(ADMIN),
 }
 
 

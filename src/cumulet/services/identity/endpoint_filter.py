@@ -24,24 +24,24 @@ from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.endpoint import Endpoint
 from cumulet.services.identity.endpoint_group import EndpointGroup
 from cumulet.services.identity.project import Project
-from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, undomained
 from cumulet.services.identity.tables import endpoint_group_of_project, endpoint_of_project
 
 BASE = "/v3/OS-EP-FILTER"
 LISTING = Listing(sort=(("id", "asc"),))
 
 RULES = {
-    "identity:list_projects_for_endpoint": ADMIN_OR_SYSTEM_READER,
-    "identity:check_endpoint_in_project": ADMIN_OR_SYSTEM_READER,
-    "identity:list_endpoints_for_project": ADMIN_OR_SYSTEM_READER,
-    "identity:add_endpoint_to_project": ADMIN,
-    "identity:remove_endpoint_from_project": ADMIN,
-    "identity:list_projects_associated_with_endpoint_group": ADMIN_OR_SYSTEM_READER,
-    "identity:list_endpoints_associated_with_endpoint_group": ADMIN_OR_SYSTEM_READER,
-    "identity:list_endpoint_groups_for_project": ADMIN_OR_SYSTEM_READER,
-    "identity:get_endpoint_group_in_project": ADMIN_OR_SYSTEM_READER,
-    "identity:add_endpoint_group_to_project": ADMIN,
-    "identity:remove_endpoint_group_from_project": ADMIN,
+    "identity:list_projects_for_endpoint": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:check_endpoint_in_project": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_endpoints_for_project": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:add_endpoint_to_project": undomained(ADMIN),
+    "identity:remove_endpoint_from_project": undomained(ADMIN),
+    "identity:list_projects_associated_with_endpoint_group": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_endpoints_associated_with_endpoint_group": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_endpoint_groups_for_project": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:get_endpoint_group_in_project": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:add_endpoint_group_to_project": undomained(ADMIN),
+    "identity:remove_endpoint_group_from_project": undomained(ADMIN),
 }
 
 

@@ -24,7 +24,7 @@ from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.endpoint import Endpoint
 from cumulet.services.identity.policy import Policy
 from cumulet.services.identity.region import Region, downwards, region_tree, upwards
-from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, undomained
 from cumulet.services.identity.service import Service
 from cumulet.services.identity.tables import policy_association
 
@@ -40,11 +40,11 @@ PLACES = {
 }
 
 RULES = {
-    "identity:get_policy_for_endpoint": ADMIN_OR_SYSTEM_READER,
-    "identity:list_endpoints_for_policy": ADMIN_OR_SYSTEM_READER,
-    **{f"identity:check_policy_association_for_{place}": ADMIN_OR_SYSTEM_READER for place in PLACES},
-    **{f"identity:create_policy_association_for_{place}": ADMIN for place in PLACES},
-    **{f"identity:delete_policy_association_for_{place}": ADMIN for place in PLACES},
+    "identity:get_policy_for_endpoint": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_endpoints_for_policy": undomained(ADMIN_OR_SYSTEM_READER),
+    **{f"identity:check_policy_association_for_{place}": undomained(ADMIN_OR_SYSTEM_READER) for place in PLACES},
+    **{f"identity:create_policy_association_for_{place}": undomained(ADMIN) for place in PLACES},
+    **{f"identity:delete_policy_association_for_{place}": undomained(ADMIN) for place in PLACES},
 }
 
 _c = policy_association.c

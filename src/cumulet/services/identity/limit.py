@@ -18,7 +18,7 @@ from cumulet.services.identity.fields import Label
 from cumulet.services.identity.limit_model import LimitModel, check_limits
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.registered_limit import Amount, LimitRegion, RegisteredLimit, check_place
-from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, ANYBODY, undomained
 from cumulet.services.identity.service import Service
 
 
@@ -48,9 +48,9 @@ RULES = {
         " or (project_id:%(target.limit.project_id)s and not None:%(target.limit.project_id)s)"
     ),
     "identity:list_limits": ANYBODY,
-    "identity:create_limits": ADMIN,
-    "identity:update_limit": ADMIN,
-    "identity:delete_limit": ADMIN,
+    "identity:create_limits": undomained(ADMIN),
+    "identity:update_limit": undomained(ADMIN),
+    "identity:delete_limit": undomained(ADMIN),
 }
 
 

@@ -16,7 +16,7 @@ from cumulet.core.types import Column, Id, Shown, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, bulk, calls, change, inexact
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.region import Region
-from cumulet.services.identity.rules import ADMIN, ANYBODY
+from cumulet.services.identity.rules import ADMIN, ANYBODY, undomained
 from cumulet.services.identity.service import Service
 
 Amount = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
@@ -44,9 +44,9 @@ UniqueConstraint(_c.service_id, _c.region_id, _c.resource_name, name="identity_r
 RULES = {
     "identity:get_registered_limit": ANYBODY,
     "identity:list_registered_limits": ANYBODY,
-    "identity:create_registered_limits": ADMIN,
-    "identity:update_registered_limit": ADMIN,
-    "identity:delete_registered_limit": ADMIN,
+    "identity:create_registered_limits": undomained(ADMIN),
+    "identity:update_registered_limit": undomained(ADMIN),
+    "identity:delete_registered_limit": undomained(ADMIN),
 }
 
 

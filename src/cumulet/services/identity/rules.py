@@ -35,14 +35,15 @@ def domain_rules(kind: str, *, plural: str = "", own: str = "") -> dict[str, str
     }
 
 
-def system_rules(kind: str, *, plural: str = "", read: str = ADMIN_OR_SYSTEM_READER) -> dict[str, str]:
+def system_rules(kind: str, *, plural: str = "", read: str = "") -> dict[str, str]:
     """The rules of what belongs to the whole cloud: system readers see (or whoever `read` names), admins change."""
+    read = read or undomained(ADMIN_OR_SYSTEM_READER)
     return {
         f"identity:get_{kind}": read,
         f"identity:list_{plural or kind + 's'}": read,
-        f"identity:create_{kind}": ADMIN,
-        f"identity:update_{kind}": ADMIN,
-        f"identity:delete_{kind}": ADMIN,
+        f"identity:create_{kind}": undomained(ADMIN),
+        f"identity:update_{kind}": undomained(ADMIN),
+        f"identity:delete_{kind}": undomained(ADMIN),
     }
 
 
