@@ -81,10 +81,11 @@ async def test_groups_are_made_changed_and_removed(scene: Scene) -> None:
 async def test_groups_that_make_no_sense(scene: Scene) -> None:
     good = {"name": "near", "filters": {"interface": "public"}}
     group = await scene.group(interface="public")
-    for wrong in (
+    wrongs: list[dict[str, Any]] = [
         {"filters": {}}, {"filters": {"interface": "secret"}}, {"filters": {"colour": "red"}}, {"filters": {"enabled": True}},
         {"filters": None}, {"filters": "public"}, {"name": ""}, {"name": 1}, {"description": 1}, {"colour": "red"},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wrong in wrongs:
         made = await scene.identity.call("POST", f"{BASE}/endpoint_groups", {"endpoint_group": {**good, **wrong}})
         assert made.status == 400, wrong
         changed = await scene.identity.call("PATCH", f"{BASE}/endpoint_groups/{group}", {"endpoint_group": wrong})

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnClause
 from cumulet.api.crud import Scope, enveloped, everything, list_page, shown
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.query import Filter, Listing
-from cumulet.api.resource import Body, Resource, ResourceMeta
+from cumulet.api.resource import Body, Resource, ResourceMeta, list_type
 from cumulet.core import db
 from cumulet.core.context import Context
 from cumulet.core.errors import Forbidden, Invalid, NotFound
@@ -99,14 +99,12 @@ def bulk(cls: type[Resource], create: Callable[[Ctx, list[Any]], Awaitable[list[
     """The call that makes many of a resource, all or none, under `identity:create_<plural>`."""
     plural = cls.options.plural
 
-    async def create_many(ctx: Ctx) -> Any:
-        many = cls.decode_many("create", await ctx.request.read(), ctx.version)
-        if not many:
-            raise Invalid(f"The body must be an object whose `{plural}` lists at least one {cls.kind}.")
-        return {plural: [shown(ctx, cls, item) for item in await create(ctx, many)]}
+    async def create_many(ctx: Ctx, body: Any) -> Any:
+        return {plural: [shown(ctx, cls, item) for item in await create(ctx, body.several)]}
 
     create_many.__doc__ = f"Create {plural}, all or none."
-    return Endpoint("POST", cls.options.path, create_many, f"identity:create_{plural}", status=201, resource=cls)
+    body = list_type(cls, "create")
+    return Endpoint("POST", cls.options.path, create_many, f"identity:create_{plural}", body, status=201, resource=cls)
 
 
 def calls(
