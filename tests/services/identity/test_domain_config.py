@@ -29,7 +29,7 @@ class Domain:
 
     async def read(self) -> Any:
         runtime = self.identity.runtime
-        return await runtime.kernel.db.read(domain_config, runtime.vault, self.id)
+        return await runtime.kernel.db.read(domain_config, self.id, runtime.vault)
 
 
 @pytest.fixture

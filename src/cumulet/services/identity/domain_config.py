@@ -193,7 +193,7 @@ def _store(tx: Connection, vault: Vault, domain_id: str, config: Config) -> None
     tx.execute(insert(domain_option), rows)
 
 
-def domain_config(tx: Connection, vault: Vault, domain_id: str) -> Config:
+def domain_config(tx: Connection, domain_id: str, vault: Vault) -> Config:
     """All that a domain has set, for the driver of its users: sensitive options in the clear, and put into the others where
     these hold `%(name)s`. What cannot be put together stays as it is written, with a warning."""
     config: Config = {}
@@ -280,7 +280,7 @@ def _compliance(ctx: Ctx, id: str, option: str) -> Any:
         )
     if option and option not in READABLE:
         raise refused(f"Reading security compliance values other than {' and '.join(READABLE)} is not allowed")
-    values = {name: getattr(ctx.service.kernel.settings, name, None) for name in READABLE}
+    values = {name: getattr(ctx.service.kernel.settings, name, None) or None for name in READABLE}
     return {"config": {option: values[option]} if option else {COMPLIANCE: values}}
 
 

@@ -54,7 +54,7 @@ def check_depth(tx: Connection, model: LimitModel) -> None:
     if found := list(tx.execute(deeper).scalars()):
         raise TreeTooDeep(
             f"The limit model {model.name} takes projects directly below their domain only, and these lie deeper:"
-            f" {', '.join(found)}. Choose limit_model = flat, or move them."
+            f" {', '.join(found)}. Choose limit_model = flat, or remove them."
         )
 
 
