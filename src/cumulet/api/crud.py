@@ -5,13 +5,12 @@
 A service gives functions of its own only where a resource has rules:
 
     async def create(ctx, body) -> stored object      async def update(ctx, id, body) -> stored object
-    async def delete(ctx, id) -> None                  `enrich(tx, rows) -> objects` adds what the view needs to rows
+    async def delete(ctx, id) -> None                  `enrich(tx, objects) -> objects` adds what the view needs
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import msgspec
 from sqlalchemy import ColumnElement, Connection
 
 from cumulet.api.http import Endpoint, Response
@@ -65,13 +64,9 @@ def shown(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
 
 def viewer(ctx: Context[Any], cls: ResourceMeta, may: frozenset[str]) -> Callable[[Any], Any]:
     """A function from a stored object to its reply, with its own URL in it where the family wants that."""
-    view = cls.view(ctx.version, may)
     if ctx.dialect is None or not ctx.dialect.self_links:
-        return view
-    base = f"{ctx.request.base_url}{cls.options.path}/"
-    if cls.options.extra:  # the view is a mapping already
-        return lambda item: {**view(item), "links": {"self": f"{base}{item.id}"}}
-    return lambda item: {**msgspec.to_builtins(view(item)), "links": {"self": f"{base}{item.id}"}}
+        return cls.view(ctx.version, may)
+    return cls.linked_view(f"{ctx.request.base_url}{cls.options.path}/", ctx.version, may)
 
 
 def enveloped(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
@@ -109,12 +104,16 @@ async def list_page(
     request, dialect = ctx.request, ctx.dialect
     may = granted(ctx, cls)
     ready = plan(cls, request.query, ctx.version, may, [*scope(ctx), *extra], dialect, listing)
+    if dialect.peeks and ready.limit:
+        ready.limit += 1
     show = view or viewer(ctx, cls, may)
 
     def look(tx: Connection) -> tuple[list[Any], str | None, str | None]:
         rows = fetch(tx, ready)
         key = cls.table.primary_key.columns[0].name
         full = ready.limit is not None and len(rows) == ready.limit > 0
+        if full and dialect.peeks:
+            del rows[0 if ready.reverse else -1]
         paged = "limit" in request.query or full
         after = getattr(rows[-1], key) if rows and (full or (ready.reverse and paged)) else None
         before = getattr(rows[0], key) if rows and paged and (ready.marker or ready.reverse) else None

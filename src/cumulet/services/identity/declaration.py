@@ -4,33 +4,43 @@ from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
     access_rule,
+    access_token,
     application_credential,
+    consumer,
     credential,
     domain,
     domain_config,
+    ec2_credential,
     endpoint,
     endpoint_filter,
     endpoint_group,
     endpoint_policy,
+    grant,
     group,
     limit,
     policy,
     project,
     region,
     registered_limit,
+    request_token,
+    retired,
+    revoke_event,
     role,
     role_assignment,
     rules,
     service,
     trust,
     user,
+    user_token,
     version,
 )
-from cumulet.services.identity.auth import available, token
+from cumulet.services.identity.auth import available, ec2_token, oauth2, token
 
 PARTS = (
     token,
     available,
+    ec2_token,
+    oauth2,
     domain,
     domain_config,
     project,
@@ -38,6 +48,7 @@ PARTS = (
     group,
     limit,
     role,
+    grant,
     role_assignment,
     service,
     endpoint,
@@ -47,17 +58,26 @@ PARTS = (
     region,
     registered_limit,
     credential,
+    ec2_credential,
+    consumer,
+    request_token,
+    access_token,
     policy,
+    revoke_event,
+    retired,
+    user_token,
     trust,
     application_credential,
     access_rule,
 )
+
+CALLS = [call for part in PARTS for call in part.endpoints]
 
 SERVICE = Service(
     type="identity",
     upstream="keystone",
     ports=("identity", "identity-admin"),
     dialect=IDENTITY,
-    endpoints=[*version.endpoints, *(call for part in PARTS for call in part.endpoints)],
+    endpoints=[*version.documents(CALLS), *CALLS],
     rules={**rules.RULES, **{name: text for part in PARTS for name, text in part.RULES.items()}},
 )

@@ -6,12 +6,11 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 from sqlalchemy import ColumnElement, Connection, delete
 
-from cumulet.api.query import Listing
 from cumulet.api.resource import FIND, Resource, edit, read
 from cumulet.core import db
 from cumulet.core.errors import Invalid
 from cumulet.core.types import Id, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, inexact
+from cumulet.services.identity.calls import Ctx, calls, change, guard
 from cumulet.services.identity.endpoint import Endpoint
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.rules import system_rules
@@ -84,5 +83,4 @@ endpoints = calls(
     create=create_group,
     update=update_group,
     delete=delete_group,
-    listing=Listing(sort=(("id", "asc"),), filters=inexact(EndpointGroup, "name")),
 )

@@ -7,12 +7,11 @@ from sqlalchemy import Connection, UniqueConstraint, delete, insert, select
 
 from cumulet.api.crud import list_page
 from cumulet.api.http import Endpoint, Response
-from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound
 from cumulet.core.types import Id, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
+from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, own_domain, search, target
 from cumulet.services.identity.cascade import forget_group
 from cumulet.services.identity.fields import DomainId, Label64
 from cumulet.services.identity.project import check_domain
@@ -33,6 +32,8 @@ class Group(Resource, table="identity_group", path="/v3/groups", extra="extra"):
 
 UniqueConstraint(Group.table.c.domain_id, Group.table.c.name, name="identity_group_name")
 
+LISTING, USERS = search(Group), search(User)
+
 _READ = f"{ADMIN_OR_SYSTEM_READER} or {of_domain('reader', 'target.group.domain_id')}"
 _BOTH = "domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s"
 _MEMBER_READ = f"{ADMIN_OR_SYSTEM_READER} or (role:reader and {_BOTH})"
@@ -50,9 +51,9 @@ RULES = {
 
 
 async def create_group(ctx: Ctx, body: Any) -> Group:
+    guard(ctx, "create", Group, body)
     domain_id = home_domain(ctx) if body.domain_id is UNSET else body.domain_id
-    group: Group = Group.new(body, id=new_hex_id(), domain_id=domain_id)
-    guard(ctx, "create", Group, group)
+    group: Group = Group.new(body, id=new_hex_id(), domain_id=domain_id, name=body.name.strip())
 
     def store(tx: Connection) -> None:
         check_domain(tx, domain_id)
@@ -74,8 +75,11 @@ async def update_group(ctx: Ctx, group: Group, body: Any) -> Any:
     if body.given().get("domain_id", group.domain_id) != group.domain_id:
         raise Invalid("Cannot change Domain ID")
 
+    given = body.given()
+    more = {"name": given["name"].strip()} if "name" in given else {}
+
     def store(tx: Connection) -> Any:
-        changed = change(tx, Group, group.id, body)
+        changed = change(tx, Group, group.id, body, **more)
         _check_name(tx, changed)
         return changed
 
@@ -115,14 +119,14 @@ async def list_members(ctx: Ctx, id: str) -> Any:
     """List the users of a group."""
     await _both(ctx, "identity:list_users_in_group", id, None)
     users = select(membership.c.user_id).where(membership.c.group_id == id)
-    return await list_page(ctx, User, lambda _: [User.table.c.id.in_(users)])
+    return await list_page(ctx, User, own_domain(User), listing=USERS, extra=[User.table.c.id.in_(users)])
 
 
 async def list_user_groups(ctx: Ctx, id: str) -> Any:
     """List the groups that a user is in."""
     await _both(ctx, "identity:list_groups_for_user", None, id)
     groups = select(membership.c.group_id).where(membership.c.user_id == id)
-    return await list_page(ctx, Group, lambda _: [Group.table.c.id.in_(groups)])
+    return await list_page(ctx, Group, own_domain(Group), listing=LISTING, extra=[Group.table.c.id.in_(groups)])
 
 
 def _is_member(tx: Connection, group_id: str, user_id: str) -> bool:
@@ -172,7 +176,7 @@ endpoints = [
         update=update_group,
         delete=delete_group,
         scope=own_domain(Group),
-        listing=Listing(sort=(("id", "asc"),), filters=inexact(Group, "name")),
+        told=("delete",),
     ),
     Endpoint("GET", "/v3/groups/{id}/users", list_members, resource=User),
     Endpoint("GET", "/v3/users/{id}/groups", list_user_groups, resource=Group),

@@ -8,12 +8,11 @@ from sqlalchemy import ColumnElement, Connection, UniqueConstraint, and_, func, 
 
 from cumulet.api.crud import enveloped
 from cumulet.api.http import Endpoint
-from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, Resource, edit, hidden, once, read
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
 from cumulet.core.types import Id, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, bulk, calls, change, inexact
+from cumulet.services.identity.calls import Ctx, bulk, calls, change
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.limit_model import LimitModel, check_limits
 from cumulet.services.identity.project import Project
@@ -192,10 +191,6 @@ _plain = calls(
     update=update_limit,
     delete=delete_limit,
     scope=visible,
-    listing=Listing(
-        sort=(("id", "asc"),),
-        filters=inexact(Limit, "service_id", "region_id", "resource_name", "project_id", "domain_id"),
-    ),
 )
 endpoints = [
     bulk(Limit, create_limits),

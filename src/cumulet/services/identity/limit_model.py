@@ -28,7 +28,7 @@ class TreeTooDeep(Exception):
 
 
 class LimitModel(Struct, frozen=True):
-    """An enforcement model, as it is shown, and the levels of projects (the domain is the first) that it knows."""
+    """An enforcement model, as it is shown, and the levels of projects below their domain that it knows."""
 
     name: str
     description: str
@@ -40,14 +40,14 @@ MODELS: Mapping[str, LimitModel] = {
     "strict_two_level": LimitModel(
         "strict_two_level",
         "The hierarchy of projects has two levels, a domain and its projects; no project's limit exceeds its domain's.",
-        depth=2,
+        depth=1,
     ),
 }
 
 
 def check_depth(tx: Connection, model: LimitModel) -> None:
     """TreeTooDeep where projects lie deeper than a two-level model allows."""
-    if model.depth != 2:
+    if model.depth > 1:
         return
     c, above = Project.table.c, Project.table.alias("above")
     deeper = select(c.id).join(above, above.c.id == c.parent_id).where(~above.c.is_domain).order_by(c.id).limit(10)
@@ -67,7 +67,7 @@ def check_limits(
 ) -> None:
     """Forbidden where one of the new or changed `limits` breaks the model. `defaults` are their registered limits and
     `parents` what is above their projects, by id."""
-    if model.depth != 2 or not limits:
+    if model.depth > 1 or not limits:
         return
     new = {(limit.registered_limit_id, limit.owner_id): limit.resource_limit for limit in limits}
     domains = {limit.domain_id for limit in limits if limit.domain_id}

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 from msgspec import Meta
 from sqlalchemy import Connection, UniqueConstraint, select, tuple_
 
-from cumulet.api.query import Listing
 from cumulet.api.resource import FILTER, Resource, edit, read
 from cumulet.core import db
 from cumulet.core.db import metadata
 from cumulet.core.errors import Conflict, Forbidden, Invalid
 from cumulet.core.types import Column, Id, Shown, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, bulk, calls, change, inexact
+from cumulet.services.identity.calls import Ctx, bulk, calls, change
 from cumulet.services.identity.fields import Label
 from cumulet.services.identity.region import Region
 from cumulet.services.identity.rules import ADMIN, ANYBODY, undomained
@@ -115,8 +114,5 @@ endpoints = [
         RegisteredLimit,
         update=update_registered_limit,
         delete=delete_registered_limit,
-        listing=Listing(
-            sort=(("id", "asc"),), filters=inexact(RegisteredLimit, "service_id", "region_id", "resource_name")
-        ),
     ),
 ]

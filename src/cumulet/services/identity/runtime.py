@@ -1,11 +1,11 @@
 """Identity at work: keys, password hashing, revocations, and the memory of who holds which token."""
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
+from msgspec import Raw
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -21,6 +21,8 @@ from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.limit import limits_of
 from cumulet.services.identity.limit_model import MODELS, check_depth
+from cumulet.services.identity.memory import Known, Memory
+from cumulet.services.identity.oauth1 import Nonces
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
 from cumulet.services.identity.session import Session, resolve
@@ -29,7 +31,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REMEMBERED = 10_000
-"""Tokens whose holders are kept in memory."""
+"""Tokens that are kept in memory with what they mean."""
+CATALOGS = 1_000
+"""Catalogues that are kept in memory, each as one user sees it with one project."""
 
 
 class IdentityRuntime:
@@ -43,9 +47,10 @@ class IdentityRuntime:
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self.limit_model = MODELS[kernel.settings.limit_model]
-        self._callers: dict[bytes, tuple[int, Caller]] = {}
-        self._catalog: Catalog | None = None
-        self._generation = 0
+        self.nonces = Nonces()
+        self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
+        self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
+        self._endpoints: Memory[None, Catalog] = Memory(1)
 
     async def start(self) -> None:
         self.keys.load()
@@ -65,8 +70,10 @@ class IdentityRuntime:
         """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
 
         def unit(tx: Connection) -> T:
+            result = fn(tx, *args, **kwargs)
+            # Last of all: what is looked up anew is then looked up with whatever else the commit has set off, a revocation.
             after_commit(tx, self._forget)
-            return fn(tx, *args, **kwargs)
+            return result
 
         try:
             return await self.kernel.db.run(unit)
@@ -74,29 +81,34 @@ class IdentityRuntime:
             raise Conflict("Conflict occurred: another request has just stored the same.") from error
 
     def _forget(self) -> None:
-        self._generation += 1
-        self._callers.clear()
-        self._catalog = None
+        for memory in (self._tokens, self.catalogs, self._endpoints):
+            memory.forget()
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
     async def authenticate(self, token: str) -> Caller:
         """Who holds this token; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
-        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        known = self._callers.get(digest)
-        if known is not None and known[0] > time.time():
-            return known[1]
-        generation = self._generation
-        session = await self.session(token)
-        caller = session.caller(token)
-        if generation == self._generation:
-            if len(self._callers) >= REMEMBERED:
-                del self._callers[next(iter(self._callers))]
-            self._callers[digest] = (session.claims.expires_at // 1_000_000, caller)
-        return caller
+        return (await self.known(token)).caller
 
     async def session(self, token: str) -> Session:
-        """What a token means now; Unauthorized if it is wrong, expired or revoked."""
+        """What a token means now; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
+        return (await self.known(token)).session
+
+    async def known(self, token: str) -> Known:
+        """The same, with all that is remembered of the token. What ends a token with time alone must be in its `expires_at`:
+        everything else comes with a `write`, which forgets it."""
+        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+        known = self._tokens.get(digest)
+        if known is None or known.session.claims.expires_at <= microseconds():
+            known = await self._tokens.keep(digest, self._examined(token))
+        return known
+
+    async def _examined(self, token: str) -> Known:
+        session = await self.examine(token)
+        return Known(session, session.caller(token))
+
+    async def examine(self, token: str) -> Session:
+        """What a token means now, by the keys, the revocations and the database, whatever is remembered of it."""
         try:
             claims = self.keys.open(token)
         except BadToken:
@@ -115,13 +127,8 @@ class IdentityRuntime:
 
     async def catalog(self) -> Catalog:
         """All that catalogues are made of, from memory unless something changed."""
-        if self._catalog is None:
-            generation = self._generation
-            catalog = await self.kernel.db.read_inline(read_catalog)
-            if generation != self._generation:
-                return catalog
-            self._catalog = catalog
-        return self._catalog
+        known = self._endpoints.get(None)
+        return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if known is None else known
 
     async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
         """See `interface.Identity`."""

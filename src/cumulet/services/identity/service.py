@@ -4,13 +4,12 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from cumulet.api.query import Listing
 from cumulet.api.resource import FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.db import metadata
 from cumulet.core.errors import Conflict, Invalid
 from cumulet.core.types import Id, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, inexact
+from cumulet.services.identity.calls import Ctx, calls, change, guard
 from cumulet.services.identity.cascade import forget_endpoints, forget_service
 from cumulet.services.identity.fields import Label, ServiceName
 from cumulet.services.identity.rules import system_rules
@@ -67,5 +66,4 @@ endpoints = calls(
     create=create_service,
     update=update_service,
     delete=delete_service,
-    listing=Listing(sort=(("id", "asc"),), filters=inexact(Service, "name", "type")),
 )

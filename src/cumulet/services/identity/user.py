@@ -8,12 +8,11 @@ from sqlalchemy import Connection, UniqueConstraint, select
 
 from cumulet.api.crud import list_page
 from cumulet.api.http import Endpoint, Response
-from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read, sent_always
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound, Unauthorized
 from cumulet.core.types import Id, MicroTime, Str64, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
+from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, own_domain, target
 from cumulet.services.identity.cascade import forget_programs, forget_user
 from cumulet.services.identity.fields import DomainId, Label, Password
 from cumulet.services.identity.project import LISTING as PROJECTS
@@ -47,9 +46,9 @@ RULES = {
 
 
 async def create_user(ctx: Ctx, body: Any) -> User:
+    guard(ctx, "create", User, body)
     domain_id = home_domain(ctx) if body.domain_id is UNSET else body.domain_id
-    user: User = User.new(body, id=new_hex_id(), domain_id=domain_id)
-    guard(ctx, "create", User, user)
+    user: User = User.new(body, id=new_hex_id(), domain_id=domain_id, name=body.name.strip())
     if body.password is not None:
         user.password_hash = await ctx.service.passwords.hash(body.password)
     await ctx.service.write(insert_user, user)
@@ -75,14 +74,14 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
     given = body.given()
     if given.get("domain_id", user.domain_id) != user.domain_id:
         raise Invalid("Cannot change Domain ID")
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"name": given["name"].strip()} if "name" in given else {}
     if "password" in given:
         more["password_hash"] = None if body.password is None else await ctx.service.passwords.hash(body.password)
 
     def store(tx: Connection) -> Any:
         changed = change(tx, User, user.id, body, **more)
         _check_name(tx, changed)
-        if more or not changed.enabled:
+        if "password" in given or not changed.enabled:
             ctx.service.revocations.add(tx, "user", user.id)
         if not changed.enabled:
             forget_programs(tx, user.id)
@@ -147,7 +146,6 @@ endpoints = [
         update=update_user,
         delete=delete_user,
         scope=own_domain(User),
-        listing=Listing(sort=(("id", "asc"),), filters=inexact(User, "name")),
     ),
     Endpoint("POST", "/v3/users/{id}/password", change_password, body=PasswordChange, status=204, auth=False),
     Endpoint("GET", "/v3/users/{id}/projects", list_user_projects, resource=Project),
