@@ -223,10 +223,12 @@ def calls(
 
 
 async def _same_id(ctx: Ctx, cls: ResourceMeta, id: str) -> None:
-    """Invalid if the body of an update names another object than its path does."""
+    """Invalid if the body of an update names another object than its path does, or nothing to change."""
     sent = msgspec.json.decode(await ctx.request.read(), type=dict[str, Any]).get(cls.options.key, {})
     if isinstance(sent, dict) and sent.get("id") not in (None, id):
         raise Invalid("Cannot change ID: it is not the one of the path.")
+    if not sent:
+        raise Invalid(f"An update of a {cls.kind} must name at least one attribute.")
 
 
 def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
