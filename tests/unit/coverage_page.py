@@ -25,7 +25,6 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
             "needs a front end that is trusted to verify them",
             "",
         ),
-        ("Multi-factor rules, TOTP", "passwords and tokens are the methods so far", ""),
     ],
 }
 """By service with a document to hold it against: what upstream has and this version does not, and why."""

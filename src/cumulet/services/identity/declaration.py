@@ -31,6 +31,7 @@ from cumulet.services.identity import (
     service,
     trust,
     user,
+    user_password,
     user_token,
     version,
 )
@@ -45,6 +46,7 @@ PARTS = (
     domain_config,
     project,
     user,
+    user_password,
     group,
     limit,
     role,

@@ -280,7 +280,7 @@ def _compliance(ctx: Ctx, id: str, option: str) -> Any:
         )
     if option and option not in READABLE:
         raise refused(f"Reading security compliance values other than {' and '.join(READABLE)} is not allowed")
-    values = {name: getattr(ctx.service.kernel.settings, name, None) or None for name in READABLE}
+    values = {name: getattr(ctx.service.kernel.settings, name) or None for name in READABLE}
     return {"config": {option: values[option]} if option else {COMPLIANCE: values}}
 
 
