@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, exists, or_, select
 
 from cumulet.services.identity.endpoint import PLACE, Endpoint
 from cumulet.services.identity.endpoint_group import EndpointGroup
@@ -33,8 +33,10 @@ class Catalog(Struct, frozen=True):
 
 
 _s, _e = Service.table.c, Endpoint.table.c
+_cut = or_(exists(select(endpoint_of_project)), exists(select(endpoint_group_of_project)))
+"""Whether there is a project with endpoints of its own; asked along, so that nothing more is asked in most clouds."""
 _rows = (
-    select(_s.id, _s.type, _s.name, _e.id, _e.interface, _e.region_id, _e.url)
+    select(_s.id, _s.type, _s.name, _e.id, _e.interface, _e.region_id, _e.url, _cut.label("cut"))
     .join_from(Service.table, Endpoint.table, and_(_e.service_id == _s.id, _e.enabled), isouter=True)
     .where(_s.enabled)
     .order_by(_s.type, _s.id, _e.interface)
@@ -47,15 +49,20 @@ _endpoints = select(_e.id, _e.service_id, _e.region_id, _e.interface)
 
 
 def read_catalog(tx: Connection) -> Catalog:
-    of_project: dict[str, set[str]] = {}
+    rows = tx.execute(_rows).all()
+    of_project = _of_project(tx) if rows and rows[0].cut else {}
+    return Catalog([CatalogRow(*row[:-1]) for row in rows], of_project)
+
+
+def _of_project(tx: Connection) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
     for project_id, endpoint_id in tx.execute(_direct):
-        of_project.setdefault(project_id, set()).add(endpoint_id)
-    if groups := tx.execute(_groups).all():
-        endpoints = tx.execute(_endpoints).all()
-        for project_id, filters in groups:
-            if matching := {endpoint.id for endpoint in endpoints if filters.match(endpoint)}:
-                of_project.setdefault(project_id, set()).update(matching)
-    return Catalog([CatalogRow(*row) for row in tx.execute(_rows)], of_project)
+        found.setdefault(project_id, set()).add(endpoint_id)
+    endpoints = tx.execute(_endpoints).all()
+    for project_id, filters in tx.execute(_groups):
+        if matching := {endpoint.id for endpoint in endpoints if filters.match(endpoint)}:
+            found.setdefault(project_id, set()).update(matching)
+    return found
 
 
 def catalog_for(catalog: Catalog, project_id: str | None, user_id: str) -> list[dict[str, Any]]:
