@@ -90,6 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, _says("The admin's password, set at the first start; prefer the environment to the flag.", "generated")
     ] = ""
     token_lifetime: Annotated[int, _says("How long a token is valid, in seconds.", ge=60)] = 14400
+    limit_model: Annotated[
+        Literal["flat", "strict_two_level"],
+        _says(
+            "How identity's unified limits hold together: `flat` looks at each alone, `strict_two_level` lets no project have"
+            " more than its domain and takes no deeper tree of projects."
+        ),
+    ] = "flat"
     auth_ttl: Annotated[
         int, _says("For how many minutes after it was signed a request of EC2 is good to authenticate with.", ge=1)
     ] = 15
