@@ -7,11 +7,30 @@ from msgspec import Struct
 from cumulet.core.errors import Forbidden
 
 
+class ServiceUser(Struct, frozen=True, kw_only=True):
+    """The service that hands on a caller's request, by the token of its own that it sends along."""
+
+    user_id: str
+    user_domain_id: str = ""
+    project_id: str | None = None
+    project_domain_id: str | None = None
+    roles: frozenset[str] = frozenset()
+
+
+class AccessRule(Struct, frozen=True):
+    """One kind of request that a caller may make: the service's type, the HTTP method and a pattern of the path."""
+
+    service: str
+    method: str
+    path: str
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Whoever a token speaks for. Ids are None where the token has no such scope; `roles` are names, implied ones included.
 
     `delegation` is the kind of leave that the token speaks by (a trust, an application credential), `delegation_id` which one;
-    a `restricted` caller may not pass on what he was given.
+    a `restricted` caller may not pass on what he was given. With `access_rules` he may make those requests only.
+    `service` is who hands his request on, where that is a service.
     """
 
     user_id: str
@@ -27,10 +46,18 @@ class Caller(Struct, frozen=True, kw_only=True):
     delegation: str = ""
     delegation_id: str = ""
     restricted: bool = False
+    trustor_id: str | None = None
+    trustee_id: str | None = None
+    access_rules: tuple[AccessRule, ...] | None = None
+    service: ServiceUser | None = None
 
     @property
     def is_admin(self) -> bool:
         return "admin" in self.roles
+
+    @property
+    def trust_id(self) -> str | None:
+        return self.delegation_id if self.delegation == "trust" else None
 
 
 NOBODY = Caller(user_id="")

@@ -37,7 +37,8 @@ class IdentityRuntime:
         self.kernel = kernel
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
-        self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
+        self.window = kernel.settings.allow_expired_window
+        self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime + self.window)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self._callers: dict[bytes, tuple[int, Caller]] = {}
@@ -55,7 +56,7 @@ class IdentityRuntime:
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
-        await self.kernel.db.run(self.revocations.prune, self.lifetime)
+        await self.kernel.db.run(self.revocations.prune, self.lifetime + self.window)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
@@ -76,28 +77,29 @@ class IdentityRuntime:
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
-    async def authenticate(self, token: str) -> Caller:
-        """Who holds this token; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
+    async def authenticate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        """See `interface.Identity`. From memory, unless something changed."""
         digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         known = self._callers.get(digest)
         if known is not None and known[0] > time.time():
             return known[1]
         generation = self._generation
-        session = await self.session(token)
+        session = await self.session(token, allow_expired=allow_expired)
         caller = session.caller(token)
-        if generation == self._generation:
+        if generation == self._generation and session.claims.expires_at > microseconds():
             if len(self._callers) >= REMEMBERED:
                 del self._callers[next(iter(self._callers))]
             self._callers[digest] = (session.claims.expires_at // 1_000_000, caller)
         return caller
 
-    async def session(self, token: str) -> Session:
-        """What a token means now; Unauthorized if it is wrong, expired or revoked."""
+    async def session(self, token: str, *, allow_expired: bool = False) -> Session:
+        """What a token means now; Unauthorized if it is wrong, expired (`allow_expired`: for long) or revoked."""
         try:
             claims = self.keys.open(token)
         except BadToken:
             raise Unauthorized() from None
-        if claims.expires_at <= microseconds() or self.revocations.voids(claims):
+        end = claims.expires_at + (self.window * 1_000_000 if allow_expired else 0)
+        if end <= microseconds() or self.revocations.voids(claims):
             raise Unauthorized()
         return await self.resolve(claims)
 

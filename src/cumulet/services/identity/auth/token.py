@@ -20,6 +20,7 @@ RULES = {
     "identity:check_token": f"{ADMIN_OR_SYSTEM_READER} or rule:token_subject",
     "identity:revoke_token": f"{ADMIN} or rule:token_subject",
 }
+TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 
 class Identity(Struct):
@@ -66,11 +67,11 @@ async def _prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proo
     return combined([await METHODS[method](ctx, payloads[method]) for method in dict.fromkeys(methods)])
 
 
-async def _subject(ctx: Ctx, rule: str) -> tuple[str, Session]:
+async def _subject(ctx: Ctx, rule: str, *, allow_expired: bool = False) -> tuple[str, Session]:
     """The token that the request is about, if the caller may do this with it."""
     token = ctx.request.headers.get("X-Subject-Token") or ""
     try:
-        session = await ctx.service.session(token)
+        session = await ctx.service.session(token, allow_expired=allow_expired)
     except Unauthorized:
         raise NotFound(message="Failed to validate token") from None
     ctx.require(rule, {"target.token.user_id": session.user.id})
@@ -78,9 +79,10 @@ async def _subject(ctx: Ctx, rule: str) -> tuple[str, Session]:
 
 
 async def show_token(ctx: Ctx) -> Response:
-    """Validate a token and show what it is for."""
+    """Validate a token and show what it is for. With `allow_expired` one counts too that ended a while ago."""
     rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
-    token, session = await _subject(ctx, rule)
+    late = (ctx.request.query.get("allow_expired") or "").lower() in TRUE
+    token, session = await _subject(ctx, rule, allow_expired=late)
     return await token_reply(ctx, token, session, 200)
 
 
@@ -93,6 +95,6 @@ async def revoke_token(ctx: Ctx) -> Response:
 
 endpoints = [
     Endpoint("POST", "/v3/auth/tokens", issue_token, body=AuthBody, status=201, auth=False),
-    Endpoint("GET", "/v3/auth/tokens", show_token),
+    Endpoint("GET", "/v3/auth/tokens", show_token, beyond_rules=True),
     Endpoint("DELETE", "/v3/auth/tokens", revoke_token),
 ]
