@@ -62,7 +62,6 @@ class Session(Struct, frozen=True, kw_only=True):
 
     def caller(self, token: str) -> Caller:
         project = self.project
-        trust = self.lent.shown.get("OS-TRUST:trust") if self.lent is not None else None
         return Caller(
             user_id=self.user.id,
             user_name=self.user.name,
@@ -77,8 +76,6 @@ class Session(Struct, frozen=True, kw_only=True):
             delegation=self.claims.via,
             delegation_id=self.claims.via_id,
             restricted=self.lent is not None and self.lent.restricted,
-            trustor_id=trust["trustor_user"]["id"] if trust else None,
-            trustee_id=trust["trustee_user"]["id"] if trust else None,
         )
 
 
