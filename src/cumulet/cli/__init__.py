@@ -12,7 +12,8 @@ COMMANDS = {
     "demo": "Boot a server on a network of its own and log in to it.",
     "clouds-yaml": "Print the credentials for OpenStack clients.",
     "ports": "List the ports Cumulet listens on, or will.",
-    "policy": "List the rules of who may do what, and check a file that overrides them.",
+    "policy": "List the rules of policy, and check a file of them.",
+    "keys": "List and rotate the keys of tokens and credentials.",
     "openapi": "Print the OpenAPI document of a service.",
     "reset": "Remove the cloud: servers, networks, all data.",
 }

@@ -22,7 +22,7 @@ WIDTH = 110
 @click.option("--overridden", is_flag=True, help="List only the rules that the policy file overrides.")
 @click.pass_context
 def command(context: click.Context, settings: Settings, overridden: bool) -> None:
-    """List the rules of who may do what, and check a file that overrides them.
+    """List the rules of policy, and check a file of them.
 
     Every rule has a default, upstream's own. A file of YAML or JSON overrides single ones: policy.yaml in the data
     directory, or the one that the setting `policy_file` names. It is read when the program starts.
