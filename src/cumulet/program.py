@@ -26,6 +26,7 @@ from cumulet.api.policy import Policy
 from cumulet.api.policy_file import PolicyFileError, policies, read
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
+from cumulet.audit import AuditLog
 from cumulet.config import TERMINAL, Settings
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
@@ -108,6 +109,8 @@ class Program:
                 began.callback(sock.close)
             began.push_async_callback(self.kernel.db.stop)
             await self._open_database()
+            if self.settings.audit_log is not None:
+                began.callback(AuditLog(self.settings.audit_log.absolute(), self.kernel.bus).stop)
             began.push_async_callback(self.kernel.bus.stop)
             await self.kernel.bus.start()
             began.push_async_callback(self.tasks.stop)

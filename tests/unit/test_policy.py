@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from cumulet.api.service import Service
 from cumulet.cli import cumulet
 from cumulet.core.context import Caller, ServiceUser
 from tests.harness import caller
-from tests.unit.test_start import ENVIRONMENT, words
+from tests.unit.test_start import ENVIRONMENT, started, until_ready, words
 
 MEMBER = caller("ann", "p1", "member")
 ADMIN = caller("root", "p0", "admin")
@@ -314,3 +315,27 @@ def test_a_start_with_a_wrong_file_is_a_sentence(tmp_path: Path) -> None:
 def test_yaml_is_loaded_for_a_file_only() -> None:
     script = "import sys; import cumulet.program; sys.exit('yaml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_an_override_is_in_force_over_http_and_the_audit_log_is_written(tmp_path: Path) -> None:
+    file, audit = tmp_path / "mine.yaml", tmp_path / "audit.log"
+    file.write_text('"identity:list_users": "!"\nnetwork:\n  create_network: rule:builders\n  builders: role:builder\n')
+    more = ("--policy-file", str(file), "--audit-log", str(audit), "--admin-password", "adminpw")
+    with started(words(tmp_path / "data", *more)) as process:
+        urls = dict(line.split()[:2] for line in until_ready(process) if "http" in line)
+        user = {"name": "admin", "password": "adminpw", "domain": {"id": "default"}}
+        scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
+        auth: Any = {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}
+        login = requests.post(f"{urls['identity']}/v3/auth/tokens", json={"auth": auth}, timeout=20)
+        headers = {"X-Auth-Token": login.headers["X-Subject-Token"]}
+        refused = requests.get(f"{urls['identity']}/v3/users", headers=headers, timeout=20)
+        assert refused.status_code == 403 and "identity:list_users" in refused.text
+        assert requests.get(f"{urls['identity']}/v3/projects", headers=headers, timeout=20).status_code == 200
+        network = {"network": {"name": "n"}}
+        made = requests.post(f"{urls['network']}/v2.0/networks", json=network, headers=headers, timeout=20)
+        assert made.status_code == 403, made.text
+        process.terminate()
+        assert process.wait(30) == 0
+    (login_line,) = [line for line in audit.read_text().splitlines() if '"identity.authenticate"' in line]
+    assert '"outcome":"success"' in login_line and "adminpw" not in login_line
+    assert audit.stat().st_mode & 0o077 == 0

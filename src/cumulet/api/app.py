@@ -25,7 +25,7 @@ from cumulet.api.policy import Policy
 from cumulet.api.resource import ANY, ResourceMeta, Version
 from cumulet.api.service import Service
 from cumulet.core.access import permits
-from cumulet.core.context import NOBODY, Caller, Context, ServiceUser
+from cumulet.core.context import NOBODY, Caller, Context, ServiceUser, current
 from cumulet.core.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, Unauthorized
 
 log = logging.getLogger("cumulet.api")
@@ -63,6 +63,7 @@ class App:
         ctx = Context(
             self.runtime, NOBODY, self.policy, request_id=request_id, request=request, dialect=self.service.dialect
         )
+        current.set(ctx)
         try:
             response = await self._answer(ctx, request)
         except CloudError as error:

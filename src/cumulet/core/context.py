@@ -1,5 +1,6 @@
 """Who asks, for what, at which version: the one value that every handler gets first."""
 
+from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -118,3 +119,7 @@ class Context(Generic[S]):
         """Raise Forbidden unless policy allows it."""
         if not self.policy.allows(rule, self.caller, target):
             raise Forbidden(rule=rule)
+
+
+current: ContextVar[Context[Any] | None] = ContextVar("current", default=None)
+"""The request that is being served here, for what tells of it and is not handed it. It decides nothing."""

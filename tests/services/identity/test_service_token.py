@@ -3,6 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
+from cumulet.core.context import AccessRule
 from cumulet.core.errors import Unauthorized
 from tests.services.identity.conftest import Identity
 
@@ -62,3 +63,17 @@ async def test_a_revoked_token_is_not_made_good(identity: Identity) -> None:
 async def test_keys_and_revocations_are_kept_as_long_as_tokens_may_be_used(identity: Identity) -> None:
     runtime = identity.runtime
     assert runtime.keys.lifetime == runtime.lifetime + runtime.window == 4 * 3600 + 48 * 3600
+
+
+async def test_access_rules_bind_at_identity_too(identity: Identity) -> None:
+    token, user = await identity.token("demo", scope="demo"), identity.accounts.demo_user_id
+    caller = await identity.runtime.authenticate(token)
+    rules = (AccessRule("identity", "GET", "/v3/users/{id}"), AccessRule("compute", "GET", "/v3/auth/projects"))
+    bound = replace(caller, access_rules=rules)
+    digest = next(d for d, (_, known) in identity.runtime._callers.items() if known == caller)
+    identity.runtime._callers[digest] = (identity.runtime._callers[digest][0], bound)
+    assert (await identity.call("GET", f"/v3/users/{user}", token=token)).status == 200
+    assert (await identity.call("GET", f"/v3/users/{user}/groups", token=token)).status == 403
+    assert (await identity.call("GET", "/v3/auth/projects", token=token)).status == 403
+    assert (await identity.call("GET", "/v3/auth/tokens", token=token, X_Subject_Token=token)).status == 200
+    assert (await identity.call("DELETE", "/v3/auth/tokens", token=token, X_Subject_Token=token)).status == 403

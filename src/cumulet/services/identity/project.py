@@ -95,6 +95,8 @@ def insert_project(tx: Connection, project: Project) -> Project:
         _check_ancestors(tx, project)
     _check_name(tx, project)
     db.insert(tx, project)
+    if project.is_domain:
+        db.note(tx, "domain", "created", project.id)
     return project
 
 

@@ -115,6 +115,19 @@ def _missing(grant: Grant) -> NotFound:
     )
 
 
+def _note(tx: Connection, grant: Grant, operation: str) -> None:
+    """Have it told that a role was given or taken."""
+    about = {grant.actor_type: grant.actor_id, grant.target_type: grant.target_id, "role": grant.role_id}
+    db.note(
+        tx,
+        "role_assignment",
+        operation,
+        ":".join(str(id) for id in about.values()),
+        **about,
+        inherited_to_projects=grant.inherited,
+    )
+
+
 async def list_grants(ctx: Ctx, grant: Grant) -> Any:
     """List the roles that a user or group was given on a target."""
     await _checked(ctx, grant, "list")
@@ -148,6 +161,7 @@ async def create_grant(ctx: Ctx, grant: Grant) -> Response:
             raise Invalid("A role of a domain can only be assigned within that domain.")
         if not _exists(tx, grant):
             tx.execute(insert(assignment).values(**{n: getattr(grant, n) for n in grant.__struct_fields__}))
+            _note(tx, grant, "created")
 
     await ctx.service.write(store)
     return Response(204)
@@ -156,7 +170,14 @@ async def create_grant(ctx: Ctx, grant: Grant) -> Response:
 async def revoke_grant(ctx: Ctx, grant: Grant) -> Response:
     """Take a role on a target from a user or group; tokens lose it at once."""
     await _checked(ctx, grant, "revoke")
-    if not await ctx.service.write(lambda tx: tx.execute(delete(assignment).where(*grant.where())).rowcount):
+
+    def take(tx: Connection) -> bool:
+        taken = tx.execute(delete(assignment).where(*grant.where())).rowcount > 0
+        if taken:
+            _note(tx, grant, "deleted")
+        return taken
+
+    if not await ctx.service.write(take):
         raise _missing(grant)
     return Response(204)
 

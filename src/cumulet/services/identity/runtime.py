@@ -3,14 +3,17 @@
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from functools import partial
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from cumulet.core.context import Caller
+from cumulet.core import db, notify
+from cumulet.core.context import Caller, Context, current
 from cumulet.core.db import after_commit
+from cumulet.core.db.changes import Change
 from cumulet.core.errors import Conflict, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
@@ -19,6 +22,7 @@ from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.notifications import tell_changes
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
 from cumulet.services.identity.session import Session, resolve
@@ -59,11 +63,18 @@ class IdentityRuntime:
         await self.kernel.db.run(self.revocations.prune, self.lifetime + self.window)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
+        """Run a unit of work that changes anything of identity. With its commit, what is remembered of tokens is forgotten,
+        and whoever listens is told of the changes."""
+        heard, ctx = notify.listened(self.kernel.bus), current.get()
 
         def unit(tx: Connection) -> T:
             after_commit(tx, self._forget)
-            return fn(tx, *args, **kwargs)
+            if not heard:
+                return fn(tx, *args, **kwargs)
+            with db.noted(tx) as changes:
+                result = fn(tx, *args, **kwargs)
+            after_commit(tx, partial(self._tell, changes, ctx))
+            return result
 
         try:
             return await self.kernel.db.run(unit)
@@ -74,6 +85,9 @@ class IdentityRuntime:
         self._generation += 1
         self._callers.clear()
         self._catalog = None
+
+    def _tell(self, changes: list[Change], ctx: Context[Any] | None) -> None:
+        self.kernel.tasks.spawn("notifications of identity", tell_changes(self, changes, ctx))
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 

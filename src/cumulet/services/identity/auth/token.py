@@ -12,6 +12,7 @@ from cumulet.services.identity.auth.method import Proof, combined
 from cumulet.services.identity.auth.methods import METHODS
 from cumulet.services.identity.auth.scope import Scope, place_of
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
 from cumulet.services.identity.session import Session
 
@@ -94,7 +95,7 @@ async def revoke_token(ctx: Ctx) -> Response:
 
 
 endpoints = [
-    Endpoint("POST", "/v3/auth/tokens", issue_token, body=AuthBody, status=201, auth=False),
+    Endpoint("POST", "/v3/auth/tokens", audited(issue_token), body=AuthBody, status=201, auth=False),
     Endpoint("GET", "/v3/auth/tokens", show_token, beyond_rules=True),
     Endpoint("DELETE", "/v3/auth/tokens", revoke_token),
 ]
