@@ -63,7 +63,7 @@ class App:
         ctx = Context(
             self.runtime, NOBODY, self.policy, request_id=request_id, request=request, dialect=self.service.dialect
         )
-        current.set(ctx)
+        before = current.set(ctx)
         try:
             response = await self._answer(ctx, request)
         except CloudError as error:
@@ -72,6 +72,8 @@ class App:
             log.exception("%s %s failed, request %s", request.method, _one_line(request.path), request_id)
             failure = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
             response = self.service.dialect.error(failure, request_id, request)
+        finally:
+            current.reset(before)
         self._sign(response, ctx, request)
         _record(self.service.type, request, response, ctx, started)
         return response

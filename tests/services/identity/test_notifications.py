@@ -58,6 +58,8 @@ async def test_a_change_is_told_as_upstream_tells_it(identity: Identity, ear: Ea
     assert (event["eventType"], event["action"], event["outcome"]) == ("activity", "created.user", "success")
     assert event["target"] == {"typeURI": "data/security/account/user", "id": user}
     assert event["resource_info"] == user
+    services = (await identity.call("GET", "/v3/services?type=identity")).json()["services"]
+    assert event["observer"] == {"typeURI": "service/security", "id": services[0]["id"]}
     by = event["initiator"]
     assert by["id"] == by["user_id"] == identity.accounts.admin_user_id and by["username"] == "admin"
     assert by["project_id"] == identity.accounts.admin_project_id
@@ -136,6 +138,15 @@ async def test_logins_are_told_of_with_their_outcome(identity: Identity, ear: Ea
     assert (await identity.http("POST", "/v3/auth/tokens", wrong, token="nobody")).status == 401
     (message,) = await ear.next()
     assert message["payload"]["initiator"]["id"] == "unknown"
+
+
+async def test_a_change_of_a_password_is_told_of(identity: Identity, ear: Ear) -> None:
+    user = identity.accounts.demo_user_id
+    body = {"user": {"original_password": "demo-secret", "password": "another"}}
+    assert (await identity.call("POST", f"/v3/users/{user}/password", body)).status == 204
+    (message,) = await ear.next()
+    assert (message["event_type"], message["payload"]["target"]["id"]) == ("identity.user.updated", user)
+    assert "another" not in str(message) and "demo-secret" not in str(message)
 
 
 async def test_what_fails_is_not_told(identity: Identity, ear: Ear) -> None:

@@ -46,14 +46,15 @@ Handler = Callable[..., Awaitable[Response]]
 
 async def tell_changes(service: "IdentityRuntime", changes: Iterable[Change], ctx: Context[Any] | None) -> None:
     """Publish what was changed in one unit of work: one notification for each object."""
+    observer = await _observer(service)
     for change in _merged(changes):
         name, uri = KINDS.get(change.kind, (ASSIGNMENT, notify.ACCOUNT_USER))
         payload: dict[str, Any]
         if change.kind == ASSIGNMENT:  # upstream has it as an event of CADF alone
-            payload = _event(service, f"{change.operation}.{name}", ctx, uri, None, change.about)
+            payload = _event(observer, f"{change.operation}.{name}", ctx, uri, None, change.about)
         elif service.kernel.settings.notification_format == "cadf":
             about = {"resource_info": change.id, **change.about}
-            payload = _event(service, f"{change.operation}.{name}", ctx, uri, change.id, about)
+            payload = _event(observer, f"{change.operation}.{name}", ctx, uri, change.id, about)
         else:
             payload = {"resource_info": change.id, **change.about}
             if ctx is not None:
@@ -101,7 +102,7 @@ async def tell_login(
         outcome,
         initiator=notify.initiator(ctx, user_id, user_name),
         target=notify.resource(notify.ACCOUNT_USER, user_id),
-        observer=_observer(service),
+        observer=await _observer(service),
         reason=reason,
     )
     await notify.publish(service.kernel.bus, _publisher(service), f"{SERVICE}.authenticate", event, ctx)
@@ -122,7 +123,7 @@ def _merged(changes: Iterable[Change]) -> list[Change]:
 
 
 def _event(
-    service: "IdentityRuntime",
+    observer: Mapping[str, Any],
     action: str,
     ctx: Context[Any] | None,
     uri: str,
@@ -134,13 +135,16 @@ def _event(
         notify.SUCCESS,
         initiator=notify.initiator(ctx),
         target=notify.resource(uri, id),
-        observer=_observer(service),
+        observer=observer,
         **about,
     )
 
 
-def _observer(service: "IdentityRuntime") -> dict[str, Any]:
-    return notify.resource(notify.SECURITY, _publisher(service))
+async def _observer(service: "IdentityRuntime") -> dict[str, Any]:
+    """Identity itself, as the catalogue knows it."""
+    rows = await service.catalog()
+    id = next((row.service_id for row in rows if row.service_type == SERVICE), None)
+    return notify.resource(notify.SECURITY, id or _publisher(service))
 
 
 def _publisher(service: "IdentityRuntime") -> str:

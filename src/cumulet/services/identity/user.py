@@ -123,6 +123,7 @@ async def change_password(ctx: Ctx, id: str, body: PasswordChange) -> Response:
         if not db.update_where(tx, User, (c.id == id, c.password_hash == user.password_hash), password_hash=hashed):
             raise Conflict("The password was changed by another request at the same time.")
         ctx.service.revocations.add(tx, "user", id)
+        db.note(tx, "user", "updated", id)
 
     await ctx.service.write(store)
     return Response(204)
