@@ -44,17 +44,15 @@ class Policy:
         if answer is None:
             if len(self._own) >= REMEMBERED:
                 self._own.clear()
-            answer = self._own[rule, caller] = self._checks[rule](caller, _own(caller))
+            own = {"project_id": caller.project_id, "user_id": caller.user_id, "tenant_id": caller.project_id}
+            answer = self._own[rule, caller] = self._checks[rule](caller, own)
         return answer
 
     def granted(self, rules: frozenset[str], caller: Caller) -> frozenset[str]:
         """Those of `rules` that let this caller act on something of his own."""
-        target, checks = _own(caller), self._checks
+        target = {"project_id": caller.project_id, "user_id": caller.user_id, "tenant_id": caller.project_id}
+        checks = self._checks
         return frozenset([rule for rule in rules if checks[rule](caller, target)])
-
-
-def _own(caller: Caller) -> dict[str, Any]:
-    return {"project_id": caller.project_id, "user_id": caller.user_id, "tenant_id": caller.project_id}
 
 
 class Compiler:
