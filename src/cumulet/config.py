@@ -115,6 +115,12 @@ class Settings(Struct, frozen=True, kw_only=True):
             "not written",
         ),
     ] = None
+    max_redelegation_count: Annotated[
+        int, _says("How often what a trust gives may be passed on by further trusts.", ge=0, le=16)
+    ] = 3
+    application_credential_limit: Annotated[
+        int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
+    ] = -1
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

@@ -1,4 +1,4 @@
-"""Who listens on a TCP port of this machine, read from /proc."""
+"""Who listens on the ports of this machine, read from /proc as `ss -lntup` does."""
 
 import os
 import socket
@@ -7,7 +7,13 @@ from pathlib import Path
 
 from msgspec import Struct
 
-_LISTEN = "0A"
+_TABLES = (
+    # protocol, file, family, state of a socket that others can connect to
+    ("tcp", "tcp", socket.AF_INET, "0A"),
+    ("tcp", "tcp6", socket.AF_INET6, "0A"),
+    ("udp", "udp", socket.AF_INET, "07"),
+    ("udp", "udp6", socket.AF_INET6, "07"),
+)
 
 
 class Listener(Struct, frozen=True):
@@ -17,6 +23,7 @@ class Listener(Struct, frozen=True):
     port: int
     pid: int | None
     name: str | None
+    protocol: str = "tcp"
 
     def __str__(self) -> str:
         who = f"process {self.pid} ({self.name})" if self.pid else "a process of another user"
@@ -24,12 +31,23 @@ class Listener(Struct, frozen=True):
 
 
 def find_listener(host: str, port: int) -> Listener | None:
-    """Who listens on `port` in the way of a bind to `host`: on the same address, or on all. None if nobody is seen."""
-    for address, inode in _listening(port):
-        if address == host or address in ("0.0.0.0", "::") or host in ("0.0.0.0", "::"):
-            pid = _holder(inode)
-            return Listener(address, port, pid, process_name(pid) if pid else None)
+    """Who listens on TCP `port` in the way of a bind to `host`: on the same address, or on all. None if nobody is seen."""
+    for found in listeners(port):
+        everywhere = "0.0.0.0" in (found.address, host) or "::" in (found.address, host)
+        if found.protocol == "tcp" and (found.address == host or everywhere):
+            return found
     return None
+
+
+def listeners(port: int | None = None) -> list[Listener]:
+    """Every TCP and UDP socket of this network namespace that others can connect to, or those on one port."""
+    sockets = list(_sockets(port))
+    holders = _holders({inode for *_, inode in sockets}) if sockets else {}
+    found = []
+    for protocol, address, number, inode in sockets:
+        pid = holders.get(inode)
+        found.append(Listener(address, number, pid, process_name(pid) if pid else None, protocol))
+    return found
 
 
 def process_name(pid: int) -> str:
@@ -40,9 +58,9 @@ def process_name(pid: int) -> str:
         return "?"
 
 
-def _listening(port: int) -> Iterator[tuple[str, str]]:
-    """(address, socket inode) of each socket that listens on the port."""
-    for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+def _sockets(port: int | None) -> Iterator[tuple[str, str, int, str]]:
+    """(protocol, address, port, inode) of each socket that waits for others."""
+    for protocol, table, family, state in _TABLES:
         try:
             lines = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
         except FileNotFoundError:  # no IPv6 in this kernel
@@ -50,8 +68,8 @@ def _listening(port: int) -> Iterator[tuple[str, str]]:
         for line in lines:
             columns = line.split()
             address, _, number = columns[1].partition(":")
-            if columns[3] == _LISTEN and int(number, 16) == port:
-                yield _address(family, address), columns[9]
+            if columns[3] == state and port in (None, int(number, 16)):
+                yield protocol, _address(family, address), int(number, 16), columns[9]
 
 
 def _address(family: socket.AddressFamily, text: str) -> str:
@@ -60,12 +78,16 @@ def _address(family: socket.AddressFamily, text: str) -> str:
     return socket.inet_ntop(family, b"".join(words))
 
 
-def _holder(inode: str) -> int | None:
-    wanted = f"socket:[{inode}]"
+def _holders(inodes: set[str]) -> dict[str, int]:
+    """A process that holds each of the sockets."""
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    found: dict[str, int] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if any(os.readlink(f"/proc/{pid}/fd/{number}") == wanted for number in os.listdir(f"/proc/{pid}/fd")):
-                return int(pid)
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                inode = wanted.get(os.readlink(f"/proc/{pid}/fd/{number}"))
+                if inode is not None:
+                    found.setdefault(inode, int(pid))
         except OSError:  # the process ended, or belongs to another user
             continue
-    return None
+    return found

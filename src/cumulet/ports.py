@@ -40,7 +40,7 @@ PORTS: tuple[Port, ...] = (
     Port(
         "identity-admin",
         "identity",
-        "keystone",
+        "keystone (admin)",
         35357,
         "Identity API, admin endpoint",
         endpoint="admin",
@@ -52,7 +52,7 @@ PORTS: tuple[Port, ...] = (
     Port("compute", "compute", "nova-api", 8774, "Compute API", path="/v2.1", served=True),
     Port("ec2", "ec2", "nova-api (ec2)", 8773, "EC2 API", path="/"),
     Port("metadata", "compute", "nova-api (metadata)", 8775, "Metadata for guests", endpoint="internal"),
-    Port("vnc", "compute", "qemu", 5900, "Virtual machine consoles", endpoint="internal", last=5999),
+    Port("vnc", "compute", "qemu (VNC, SPICE)", 5900, "Virtual machine consoles", endpoint="internal", last=5999),
     Port("novnc", "compute", "nova-novncproxy", 6080, "VNC console in the browser", served=True),
     Port("xvpvnc", "compute", "nova-xvpvncproxy", 6081, "VNC console for native viewers"),
     Port("spice", "compute", "nova-spicehtml5proxy", 6082, "SPICE console in the browser"),

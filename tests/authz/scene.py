@@ -64,6 +64,14 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
     "region": ("admin", "identity", "/v3/regions", lambda s: {"region": {"id": secrets.token_hex(4)}}),
     "credential": ("member", "identity", "/v3/credentials", lambda s: {
         "credential": {"type": "scene", "blob": "secret"}}),
+    "trust": ("member", "identity", "/v3/OS-TRUST/trusts", lambda s: {"trust": {
+        "trustor_user_id": s.users["member"], "trustee_user_id": s["user"], "project_id": s.demo, "impersonation": False,
+        "roles": [{"name": "reader"}]}}),
+    "application_credential": ("member", "identity", "/v3/users/{user_id}/application_credentials", lambda s: {
+        "application_credential": {"name": secrets.token_hex(4)}}),
+    "access_rule": ("member", "identity", "/v3/users/{user_id}/application_credentials", lambda s: {
+        "application_credential": {"name": secrets.token_hex(4), "access_rules": [
+            {"service": "scene", "method": "GET", "path": f"/{secrets.token_hex(4)}"}]}}),
     "policy": ("admin", "identity", "/v3/policies", lambda s: {"policy": {"type": "text/plain", "blob": "x"}}),
     "provider": ("admin", "placement", "/resource_providers", lambda s: {
         "name": secrets.token_hex(4), "uuid": new_id()}),
@@ -72,6 +80,7 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
 PRIVATE = frozenset({
     "network", "home", "subnet", "home_subnet", "port", "router", "floatingip", "security_group", "security_group_rule",
     "subnetpool", "address_scope", "server", "server_group", "keypair", "image", "credential",
+    "trust", "application_credential", "access_rule",
 })  # fmt: skip
 """What nobody of another project may ever read of."""
 
@@ -80,6 +89,7 @@ PLACES: dict[str, str] = {
     # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
     "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
     "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
+    "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
     "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
     "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",
@@ -126,9 +136,13 @@ class Scene:
         if kind in ("port", "server"):
             self["home_subnet"]
         sent = body(self)
-        made = self._call("POST", service, path, sent, who=who)
+        made = self._call("POST", service, path.replace("{user_id}", self.users["member"]), sent, who=who)
         if kind == "image":
             self._upload(made["id"])
+        if kind == "access_rule":  # it outlives what it was made for, and can be deleted then
+            path = f"/v3/users/{self.users['member']}/application_credentials/{made['id']}"
+            self._call("DELETE", service, path, who=who)
+            return str(made["access_rules"][0]["id"])
         if kind == "provider":
             return str(sent["uuid"])
         if isinstance(self.cloud, InProcessCloud):

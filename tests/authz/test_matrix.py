@@ -27,6 +27,7 @@ MAKE = "aaara"  # something new in one's own project
 MINE = "aaaar"  # what is the project's own, and refused openly to others
 OWNER = "hhahh"  # a user's own, whatever his roles
 OWNER_ADMIN = "ararr"
+OWN = "rrarr"  # the same for the owner alone, and refused openly to others
 
 NETWORKING = (
     "networks|subnets|ports|routers|floatingips|security-groups|security-group-rules|subnetpools|address-scopes"
@@ -42,6 +43,12 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"POST /v3/credentials", ANY),
         (r"\S+ /v3/credentials/.*", OWNER_ADMIN),
         (r"GET /v3/domains/\{id\}", ADMIN),
+        (r"GET /v3/OS-TRUST/trusts", ADMIN),
+        (r"POST /v3/OS-TRUST/trusts", OWN),
+        (r"\S+ /v3/OS-TRUST/trusts/.*", OWNER_ADMIN),
+        (r"POST /v3/users/\{user_id\}/application_credentials", OWN),
+        (r"\S+ /v3/users/\{user_id\}/application_credentials.*", OWNER_ADMIN),
+        (r"\S+ /v3/users/\{user_id\}/access_rules.*", OWN),  # of others' an admin of the system learns
         (r".*", ADMIN),
     ],
     "image": [
@@ -91,7 +98,7 @@ NOTHING = re.compile(
     # calls for which who may make them may still find nothing
     r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)"
     r"|(DELETE|PUT) \S+/os-services|\S+/os-hosts/|/allocations/"
-    r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|removeSecurityGroup|removeTenantAccess"
+    r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|/OS-TRUST/trusts/\{id\}/roles/|removeSecurityGroup|removeTenantAccess"
 )
 
 ACTIONS: dict[str, Any] = {
@@ -201,6 +208,8 @@ class Ask:
             return scene.demo if self.endpoint.method == "GET" else scene.elsewhere
         if before == "members":
             return scene.elsewhere
+        if self.endpoint.path.startswith("/v3/users/{user_id}/") and before == "users":
+            return scene.users["member"]
         if before in ("agents", "os-hypervisors", "os-interface", "os-instance-actions"):
             return self._found(before)
         return scene.place(before)

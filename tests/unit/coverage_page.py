@@ -14,8 +14,6 @@ OLD_COMPUTE = "/v2/"
 FIRST = "own API first, then what few clients use"
 NOT_YET: dict[str, list[tuple[str, str]]] = {
     "identity": [
-        ("Trusts (`OS-TRUST`)", "orchestration needs them; they come with it"),
-        ("Application credentials and access rules", "a grant of their own beside roles; next in line"),
         ("Federation (`OS-FEDERATION`), SAML, mappings", "needs an outside identity provider to be tested against"),
         ("OAuth 1 and 2 (`OS-OAUTH1`, `OS-OAUTH2`)", "hardly used"),
         ("Unified limits (`registered_limits`, `limits`)", "each service keeps its own quotas"),

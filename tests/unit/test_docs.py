@@ -8,6 +8,8 @@ import pytest
 
 from cumulet import ports, program
 from cumulet.config import SETTINGS
+from cumulet.portmap.explain import DEFAULT_EPHEMERAL, collisions
+from cumulet.portmap.facts import OWN, UPSTREAM, Facts, facts
 from tests.unit.coverage_page import NOT_YET, coverage_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,19 +35,54 @@ def settings_page() -> str:
 
 
 def ports_page() -> str:
+    known = facts()
     lines = [
         "# Ports",
         "",
-        "Every port that Cumulet listens on, or will; `--port-offset N` adds N to all. `cumulet ports` prints the same.",
+        "Every port that Cumulet listens on, or will; `--port-offset N` adds N to all. `cumulet ports` prints the same. Its",
+        "commands do more: `explain` says what a port is, `check` looks whether it is as it should be, `verify` proves",
+        "connections between hosts, `graph` draws them; `cumulet firewall` makes rules of them. All work for any OpenStack.",
         "",
-        "| port | protocol | service | what upstream calls it | purpose | served by this version |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| port | protocol | service | what upstream calls it | purpose | used by | served by this version |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in sorted(ports.PORTS, key=lambda row: row.number):
         served = "yes" if row.served else "not yet"
-        cells = (row.label, row.protocol, row.service_type, row.component, row.purpose, served)
+        (fact,) = [f for f in known.table("current", OWN) if (f.port, f.component) == (row.label, row.component)]
+        users = _few(known.users(fact))
+        cells = (row.label, row.protocol, row.service_type, row.component, row.purpose, users, served)
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_then_and_now(known), *_collisions(known)]) + "\n"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _then_and_now(known: Facts) -> list[str]:
+    """The table that is copied most, and what became of each row."""
+    lines = [
+        "", "## The published table, then and now", "",
+        "The table that most copies go back to is of the Kilo release (2015). What upstream says of each row today, and where",
+        "deployment tools put it:", "", "| port | component | today | elsewhere |", "| --- | --- | --- | --- |",
+    ]  # fmt: skip
+    for row in known.table("kilo", UPSTREAM):
+        name = "keystone" if row.component == "keystone (admin)" else row.component
+        now = [r for r in known.table("current", UPSTREAM) if r.component == name]
+        today = ", ".join(dict.fromkeys(r.port if r.state == "listed" else f"{r.port} ({r.state})" for r in now))
+        tools = [r for r in known.ports if r.component == name and r.dialect not in (OWN, UPSTREAM)]
+        elsewhere = ", ".join(f"{r.port} ({r.dialect})" for r in tools)
+        lines.append(f"| {row.port} | {row.component} | {today or 'gone'} | {elsewhere} |")
+    return lines
+
+
+def _collisions(known: Facts) -> list[str]:
+    lines = ["", "## What collides", "", "| port | component | with |", "| --- | --- | --- |"]
+    for row in known.table("current", OWN):
+        found = collisions(known, row, DEFAULT_EPHEMERAL)
+        if found:
+            lines.append(f"| {row.port} | {row.component} | {'; '.join(found)} |")
+    return lines
 
 
 def readme() -> str:

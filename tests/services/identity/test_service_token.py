@@ -3,7 +3,6 @@
 import pytest
 from msgspec.structs import replace
 
-from cumulet.core.context import AccessRule
 from cumulet.core.errors import Unauthorized
 from tests.services.identity.conftest import Identity
 
@@ -66,14 +65,20 @@ async def test_keys_and_revocations_are_kept_as_long_as_tokens_may_be_used(ident
 
 
 async def test_access_rules_bind_at_identity_too(identity: Identity) -> None:
-    token, user = await identity.token("demo", scope="demo"), identity.accounts.demo_user_id
-    caller = await identity.runtime.authenticate(token)
-    rules = (AccessRule("identity", "GET", "/v3/users/{id}"), AccessRule("compute", "GET", "/v3/auth/projects"))
-    bound = replace(caller, access_rules=rules)
-    digest = next(d for d, (_, known) in identity.runtime._callers.items() if known == caller)
-    identity.runtime._callers[digest] = (identity.runtime._callers[digest][0], bound)
+    demo, user = await identity.token("demo", scope="demo"), identity.accounts.demo_user_id
+    rules = [
+        {"service": "identity", "method": "GET", "path": "/v3/users/{id}"},
+        {"service": "compute", "method": "GET", "path": "/v3/auth/projects"},
+    ]
+    body = {"application_credential": {"name": "few", "secret": "s3cret", "access_rules": rules}}
+    made = await identity.call("POST", f"/v3/users/{user}/application_credentials", body, token=demo)
+    shown = {"id": made.json()["application_credential"]["id"], "secret": "s3cret"}
+    auth = {"identity": {"methods": ["application_credential"], "application_credential": shown}}
+    login = await identity.http("POST", "/v3/auth/tokens", {"auth": auth}, token="nobody")
+    token = login.headers["X-Subject-Token"]
+    own = {"X_Subject_Token": token, "OpenStack_Identity_Access_Rules": "1"}
     assert (await identity.call("GET", f"/v3/users/{user}", token=token)).status == 200
     assert (await identity.call("GET", f"/v3/users/{user}/groups", token=token)).status == 403
     assert (await identity.call("GET", "/v3/auth/projects", token=token)).status == 403
-    assert (await identity.call("GET", "/v3/auth/tokens", token=token, X_Subject_Token=token)).status == 200
-    assert (await identity.call("DELETE", "/v3/auth/tokens", token=token, X_Subject_Token=token)).status == 403
+    assert (await identity.call("GET", "/v3/auth/tokens", token=token, **own)).status == 200
+    assert (await identity.call("DELETE", "/v3/auth/tokens", token=token, **own)).status == 403

@@ -38,12 +38,16 @@ def roles_on(
     `groups` are further groups that he is in for now. A domain's own roles count for what they imply only, as upstream has
     it.
     """
+    held = role_ids_on(tx, user_id, target_type, target_id, groups)
+    return named(tx, held) if held else []
+
+
+def role_ids_on(tx: Connection, user_id: str, target_type: str, target_id: str, groups: Sequence[str] = ()) -> set[str]:
+    """The ids of the same roles, and those of the domains' own."""
     above = ancestors(tx, target_id) if target_type == "project" else []
     where = {"user_id": user_id, "target_type": target_type, "target_id": target_id, "above": above, "groups": groups}
     held = set(tx.execute(_held, where).scalars())
-    if not held:
-        return []
-    return named(tx, imply(tx, held))
+    return imply(tx, held) if held else held
 
 
 def imply(tx: Connection, held: set[str]) -> set[str]:

@@ -14,7 +14,7 @@ from cumulet.api.query import Filter, Listing
 from cumulet.api.resource import Body, Resource, ResourceMeta
 from cumulet.core import db
 from cumulet.core.context import Context
-from cumulet.core.errors import Invalid, NotFound
+from cumulet.core.errors import Forbidden, Invalid, NotFound
 
 if TYPE_CHECKING:
     from cumulet.services.identity.runtime import IdentityRuntime
@@ -154,3 +154,16 @@ def calls(
     if delete is not None:
         endpoints.append(Endpoint("DELETE", member, delete_one, resource=cls))
     return endpoints
+
+
+def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:
+    """Forbidden where the caller speaks by a delegation, unless it is of the kind `but`: what he was lent is not his to pass
+    on."""
+    if ctx.caller.delegation not in ("", but):
+        raise Forbidden(message)
+
+
+def refuse_restricted(ctx: Ctx, what: str) -> None:
+    """Forbidden where the caller speaks by an application credential that may not manage `what`."""
+    if ctx.caller.restricted:
+        raise Forbidden(rule=f"Using method 'application_credential' is not allowed for managing {what}")

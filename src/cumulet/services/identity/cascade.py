@@ -1,12 +1,22 @@
-"""What goes when something goes: roles held, memberships, credentials. Called inside units of work.
+"""What goes when something goes: roles held, memberships, credentials, delegations. Called inside units of work.
 
 The resources refer to one another in circles, so their tables are taken by name here.
 """
 
-from sqlalchemy import Connection, delete, or_, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
 from cumulet.core.db import metadata
-from cumulet.services.identity.tables import SYSTEM, assignment, implied_role, membership
+from cumulet.services.identity.tables import (
+    SYSTEM,
+    application_credential_role,
+    application_credential_rule,
+    assignment,
+    implied_role,
+    membership,
+    trust_role,
+)
 
 a = assignment.c
 
@@ -16,6 +26,16 @@ def forget_user(tx: Connection, id: str) -> None:
     tx.execute(delete(membership).where(membership.c.user_id == id))
     credential = metadata.tables["identity_credential"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
+    trust = _columns("trust")
+    remove_trusts(tx, or_(trust.trustor_user_id == id, trust.trustee_user_id == id))
+    forget_programs(tx, id)
+
+
+def forget_programs(tx: Connection, user_id: str) -> None:
+    """Remove a user's application credentials and their access rules."""
+    remove_application_credentials(tx, _columns("application_credential").user_id == user_id)
+    rule = metadata.tables["identity_access_rule"]
+    tx.execute(delete(rule).where(rule.c.user_id == user_id))
 
 
 def forget_group(tx: Connection, id: str) -> None:
@@ -28,6 +48,11 @@ def forget_role(tx: Connection, id: str) -> None:
     tx.execute(
         delete(implied_role).where(or_(implied_role.c.prior_role_id == id, implied_role.c.implied_role_id == id))
     )
+    given = select(trust_role.c.trust_id).where(trust_role.c.role_id == id)
+    remove_trusts(tx, _columns("trust").id.in_(given))
+    lent = application_credential_role.c
+    given = select(lent.application_credential_id).where(lent.role_id == id)
+    remove_application_credentials(tx, _columns("application_credential").id.in_(given))
 
 
 def forget_project(tx: Connection, id: str) -> None:
@@ -36,7 +61,35 @@ def forget_project(tx: Connection, id: str) -> None:
     credential, user = metadata.tables["identity_credential"], metadata.tables["identity_user"]
     tx.execute(delete(credential).where(credential.c.project_id == id))
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
+    remove_trusts(tx, _columns("trust").project_id == id)
+    remove_application_credentials(tx, _columns("application_credential").project_id == id)
+
+
+def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:
+    """Remove trusts with those made by them, however far; how many were meant themselves. Their tokens are void with that."""
+    table = metadata.tables["identity_trust"]
+    meant = ids = list(tx.execute(select(table.c.id).where(*where)).scalars())
+    while ids:
+        tx.execute(delete(trust_role).where(trust_role.c.trust_id.in_(ids)))
+        tx.execute(delete(table).where(table.c.id.in_(ids)))
+        ids = list(tx.execute(select(table.c.id).where(table.c.redelegated_trust_id.in_(ids))).scalars())
+    return len(meant)
+
+
+def remove_application_credentials(tx: Connection, *where: ColumnElement[bool]) -> int:
+    """Remove application credentials; how many there were. Their tokens are void with that."""
+    table = metadata.tables["identity_application_credential"]
+    ids = list(tx.execute(select(table.c.id).where(*where)).scalars())
+    if ids:
+        for linked in (application_credential_role, application_credential_rule):
+            tx.execute(delete(linked).where(linked.c.application_credential_id.in_(ids)))
+        tx.execute(delete(table).where(table.c.id.in_(ids)))
+    return len(ids)
 
 
 def _forget_actor(tx: Connection, id: str) -> None:
     tx.execute(delete(assignment).where(a.actor_id == id))
+
+
+def _columns(kind: str) -> Any:
+    return metadata.tables[f"identity_{kind}"].c

@@ -5,6 +5,10 @@ import re
 import msgspec
 from msgspec import Struct
 
+TRUST = "trust"
+APPLICATION_CREDENTIAL = "application_credential"
+"""Kinds of delegation, as `Claims.via` names them."""
+
 HEX_ID = re.compile(r"^[0-9a-f]{32}$")
 
 

@@ -3,6 +3,8 @@
 from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
+    access_rule,
+    application_credential,
     credential,
     domain,
     endpoint,
@@ -14,6 +16,7 @@ from cumulet.services.identity import (
     role_assignment,
     rules,
     service,
+    trust,
     user,
     version,
 )
@@ -33,6 +36,9 @@ PARTS = (
     region,
     credential,
     policy,
+    trust,
+    application_credential,
+    access_rule,
 )
 
 SERVICE = Service(

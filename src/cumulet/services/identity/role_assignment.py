@@ -14,6 +14,7 @@ from cumulet.api.http import Endpoint, Query, Response
 from cumulet.api.query import FALSE
 from cumulet.core import db
 from cumulet.core.errors import Invalid, NotFound
+from cumulet.services.identity.application_credential import remove_unfounded
 from cumulet.services.identity.assignments import imply, named
 from cumulet.services.identity.calls import Ctx, target
 from cumulet.services.identity.group import Group
@@ -171,14 +172,15 @@ async def revoke_grant(ctx: Ctx, grant: Grant) -> Response:
     """Take a role on a target from a user or group; tokens lose it at once."""
     await _checked(ctx, grant, "revoke")
 
-    def take(tx: Connection) -> bool:
-        taken = tx.execute(delete(assignment).where(*grant.where())).rowcount > 0
-        if taken:
-            _note(tx, grant, "deleted")
-        return taken
+    def remove(tx: Connection) -> None:
+        if not tx.execute(delete(assignment).where(*grant.where())).rowcount:
+            raise _missing(grant)
+        _note(tx, grant, "deleted")
+        if grant.target_type == "project" and not grant.inherited:
+            members = select(membership.c.user_id).where(membership.c.group_id == grant.actor_id)
+            remove_unfounded(tx, grant.target_id, [grant.actor_id] if grant.actor_type == "user" else members)
 
-    if not await ctx.service.write(take):
-        raise _missing(grant)
+    await ctx.service.write(remove)
     return Response(204)
 
 

@@ -11,6 +11,8 @@ ANYBODY = "@"
 RULES: Mapping[str, str] = {
     "admin_required": "role:admin",
     "service_role": "role:service",
+    "owner": "user_id:%(user_id)s",
+    "admin_or_owner": "rule:admin_required or rule:owner",
     "token_subject": "user_id:%(target.token.user_id)s",
 }
 
@@ -42,3 +44,8 @@ def system_rules(kind: str, *, plural: str = "", read: str = ADMIN_OR_SYSTEM_REA
         f"identity:update_{kind}": ADMIN,
         f"identity:delete_{kind}": ADMIN,
     }
+
+
+def undomained(rule: str) -> str:
+    """The rule for what concerns projects and the system: no token of a domain is good for it, whatever its roles."""
+    return f"domain_id:None and ({rule})"

@@ -14,7 +14,7 @@ from cumulet.core import db, notify
 from cumulet.core.context import Caller, Context, current
 from cumulet.core.db import after_commit
 from cumulet.core.db.changes import Change
-from cumulet.core.errors import Conflict, Unauthorized
+from cumulet.core.errors import Conflict, Forbidden, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
@@ -115,10 +115,14 @@ class IdentityRuntime:
         end = claims.expires_at + (self.window * 1_000_000 if allow_expired else 0)
         if end <= microseconds() or self.revocations.voids(claims):
             raise Unauthorized()
-        return await self.resolve(claims)
+        try:
+            return await self.resolve(claims)
+        except Forbidden:
+            raise Unauthorized() from None
 
     async def resolve(self, claims: Claims) -> Session:
-        """What these claims mean now; Unauthorized where they mean nothing any more."""
+        """What these claims mean now; Unauthorized where they mean nothing any more, Forbidden where that is for a delegation
+        that gives nothing."""
         return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
 
     async def catalog(self) -> list[CatalogRow]:

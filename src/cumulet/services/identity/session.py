@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from cumulet.core.context import Caller
+from cumulet.core.context import AccessRule, Caller
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.assignments import RoleRef, roles_on
 from cumulet.services.identity.claims import Claims
@@ -37,16 +37,23 @@ class ProjectRef(Struct, frozen=True):
 class Lent(Struct, frozen=True, kw_only=True):
     """What a delegation gives to whoever holds a token by its leave.
 
-    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself.
+    `shown` is what the token's body says of it. With `restricted` the holder may make no delegations himself, with
+    `access_rules` those requests only. A trust's token is void with those of its trustor and trustee. `expires_at` is the
+    delegation's end, in microseconds since 1970: no token by its leave is valid longer.
     """
 
     roles: tuple[RoleRef, ...]
     shown: Mapping[str, Any]
     restricted: bool = False
+    access_rules: tuple[AccessRule, ...] | None = None
+    trustor_id: str | None = None
+    trustee_id: str | None = None
+    expires_at: int | None = None
 
 
 Lender = Callable[[Connection, Claims], Lent]
-"""Reads a delegation (`claims.via_id`) as it is now; Unauthorized where it is gone, has expired, or gives nothing any more."""
+"""Reads a delegation (`claims.via_id`) as it is now; Unauthorized where it is gone or has expired, Forbidden where it is there
+and gives nothing any more."""
 
 
 class Session(Struct, frozen=True, kw_only=True):
@@ -61,7 +68,7 @@ class Session(Struct, frozen=True, kw_only=True):
     lent: Lent | None = None
 
     def caller(self, token: str) -> Caller:
-        project = self.project
+        project, lent = self.project, self.lent
         return Caller(
             user_id=self.user.id,
             user_name=self.user.name,
@@ -75,7 +82,10 @@ class Session(Struct, frozen=True, kw_only=True):
             token=token,
             delegation=self.claims.via,
             delegation_id=self.claims.via_id,
-            restricted=self.lent is not None and self.lent.restricted,
+            restricted=lent is not None and lent.restricted,
+            trustor_id=lent.trustor_id if lent is not None else None,
+            trustee_id=lent.trustee_id if lent is not None else None,
+            access_rules=lent.access_rules if lent is not None else None,
         )
 
 
@@ -106,7 +116,7 @@ def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: M
         return Session(claims=claims, user=user)
     lent = lenders[claims.via](tx, claims) if claims.via else None
     roles = lent.roles if lent is not None else own_roles(tx, claims)
-    if not roles:
+    if not roles or (lent is not None and _voided(lent, claims, revocations)):
         raise Unauthorized()
     if claims.scope == "system":
         return Session(claims=claims, user=user, system=True, roles=roles, lent=lent)
@@ -119,6 +129,14 @@ def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: M
         raise Unauthorized()
     project = ProjectRef(Domain(scope.domain_id, scope.domain_name), scope.id, scope.name)
     return Session(claims=claims, user=user, project=project, roles=roles, lent=lent)
+
+
+def _voided(lent: Lent, claims: Claims, revocations: Revocations) -> bool:
+    """Whether the tokens of one whom the delegation binds were revoked since."""
+    return any(
+        user_id is not None and revocations.until("user", user_id) >= claims.issued_at
+        for user_id in (lent.trustor_id, lent.trustee_id)
+    )
 
 
 def own_roles(tx: Connection, claims: Claims) -> tuple[RoleRef, ...]:

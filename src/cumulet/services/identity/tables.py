@@ -1,5 +1,5 @@
 """The tables that are no resources: who is in which group, who holds which role where, which role implies which, what was
-revoked."""
+revoked, what a trust or an application credential passes on."""
 
 from sqlalchemy import BigInteger, Boolean, Column, String, Table
 
@@ -36,6 +36,27 @@ revocation = Table(
     Column("kind", String(8), primary_key=True),  # token | user | project | domain
     Column("subject", String(64), primary_key=True),
     Column("revoked_at", BigInteger, nullable=False),  # tokens issued until then are void; microseconds since 1970
+)
+
+trust_role = Table(
+    "identity_trust_role",
+    metadata,
+    Column("trust_id", String(64), primary_key=True),
+    Column("role_id", String(64), primary_key=True, index=True),
+)
+
+application_credential_role = Table(
+    "identity_application_credential_role",
+    metadata,
+    Column("application_credential_id", String(64), primary_key=True),
+    Column("role_id", String(64), primary_key=True, index=True),
+)
+
+application_credential_rule = Table(
+    "identity_application_credential_rule",
+    metadata,
+    Column("application_credential_id", String(64), primary_key=True),
+    Column("access_rule_id", String(64), primary_key=True, index=True),
 )
 
 SYSTEM = "system"

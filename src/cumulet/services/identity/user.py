@@ -14,7 +14,7 @@ from cumulet.core import db
 from cumulet.core.errors import Conflict, Invalid, NotFound, Unauthorized
 from cumulet.core.types import Id, MicroTime, Str64, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, inexact, own_domain, target
-from cumulet.services.identity.cascade import forget_user
+from cumulet.services.identity.cascade import forget_programs, forget_user
 from cumulet.services.identity.fields import DomainId, Label, Password
 from cumulet.services.identity.project import LISTING as PROJECTS
 from cumulet.services.identity.project import Project, check_domain, held_by
@@ -70,7 +70,8 @@ def _check_name(tx: Connection, user: User) -> None:
 
 
 async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
-    """Change a user. A new password, or being disabled, voids the tokens that are out."""
+    """Change a user. A new password, or being disabled, voids the tokens that are out; the latter removes his application
+    credentials too."""
     given = body.given()
     if given.get("domain_id", user.domain_id) != user.domain_id:
         raise Invalid("Cannot change Domain ID")
@@ -83,6 +84,8 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
         _check_name(tx, changed)
         if more or not changed.enabled:
             ctx.service.revocations.add(tx, "user", user.id)
+        if not changed.enabled:
+            forget_programs(tx, user.id)
         return changed
 
     return await ctx.service.write(store)

@@ -2,7 +2,13 @@
 
 from collections.abc import Mapping
 
+from cumulet.services.identity.auth.by_application_credential import lend_by_application_credential
+from cumulet.services.identity.auth.by_trust import lend_by_trust
+from cumulet.services.identity.claims import APPLICATION_CREDENTIAL, TRUST
 from cumulet.services.identity.session import Lender
 
-LENDERS: Mapping[str, Lender] = {}
+LENDERS: Mapping[str, Lender] = {
+    TRUST: lend_by_trust,
+    APPLICATION_CREDENTIAL: lend_by_application_credential,
+}
 """By the kind that claims name in `via`."""

@@ -5,35 +5,46 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from cumulet.api.http import Response
+from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.auth.method import Proof
-from cumulet.services.identity.auth.scope import Place
+from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.endpoint import catalog_for
+from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Session
 
 
 async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
-    """A new token and what it means; Unauthorized where its user has no role there."""
+    """A new token and what it means; Unauthorized where its user has no role there or what lends it to him has ended,
+    Forbidden where nothing is lent any more."""
     runtime, since = ctx.service, proof.since
     own = base64.urlsafe_b64encode(secrets.token_bytes(16)).rstrip(b"=").decode()
-    ends = [since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000]
-    ends += [end for end in (proof.expires_at, place.expires_at) if end is not None]
+    end = since.expires_at if since else proof.issued_at + runtime.lifetime * 1_000_000
     claims = Claims(
         user_id=place.user_id or proof.user_id,
         methods=proof.methods,
         issued_at=proof.issued_at,
-        expires_at=min(ends),
+        expires_at=end if proof.expires_at is None else min(end, proof.expires_at),
         audit_ids=(own, since.audit_ids[-1]) if since else (own,),
         scope=place.scope,
         scope_id=place.scope_id,
         via=place.via or proof.via,
         via_id=place.via_id or proof.via_id,
-        federation=proof.federation,
+        federation=None if place.user_id else proof.federation,  # which tells of who asks, not of whom he speaks for
         thumbprint=proof.thumbprint,
     )
     session = await runtime.resolve(claims)
+    if session.lent is not None and session.lent.expires_at is not None:
+        claims = replace(claims, expires_at=min(claims.expires_at, session.lent.expires_at))
+        session = replace(session, claims=claims)
+    if claims.expires_at <= microseconds():
+        raise Unauthorized()
+    if place.spend is not None:
+        await runtime.write(place.spend)
     return runtime.keys.seal(claims), session
 
 

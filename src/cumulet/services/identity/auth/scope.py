@@ -5,10 +5,13 @@ from typing import Any, Literal
 from msgspec import Struct, field
 from sqlalchemy import Connection, select
 
-from cumulet.core.errors import Invalid, Unauthorized
+from cumulet.core.errors import Forbidden, Invalid, Unauthorized
 from cumulet.services.identity.assignments import roles_on
+from cumulet.services.identity.auth.by_trust import trusted_place
 from cumulet.services.identity.auth.method import Proof
+from cumulet.services.identity.auth.place import NOWHERE, Place
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.claims import APPLICATION_CREDENTIAL
 from cumulet.services.identity.project import Project
 from cumulet.services.identity.tables import SYSTEM
 from cumulet.services.identity.user import User
@@ -37,25 +40,10 @@ class Scope(Struct):
     trust: dict[str, Any] | None = field(default=None, name="OS-TRUST:trust")
 
 
-class Place(Struct, frozen=True):
-    """What a token is for: `scope` is project, domain, system or nothing; `via` a delegation that it speaks by there.
-
-    `user_id` is whom the token speaks for, where that is not who asks for it.
-    """
-
-    scope: str = ""
-    scope_id: str = ""
-    via: str = ""
-    via_id: str = ""
-    user_id: str = ""
-    expires_at: int | None = None
-
-
-NOWHERE = Place()
-
-
 async def place_of(ctx: Ctx, proof: Proof, asked: Scope | str | None) -> Place:
     """What the token is to be for. Whether its user has a role there is seen when the token is resolved."""
+    if proof.scope is not None:
+        return _only_place(proof, asked)
     if isinstance(asked, str) or (asked is not None and asked.unscoped is not None):
         return NOWHERE
     if asked is None:
@@ -64,10 +52,22 @@ async def place_of(ctx: Ctx, proof: Proof, asked: Scope | str | None) -> Place:
     if len(given) != 1:
         raise Invalid("A scope is exactly one of project, domain, system and unscoped.")
     if asked.trust is not None:
-        raise Unauthorized()
+        return await ctx.service.kernel.db.read_inline(trusted_place, proof.user_id, asked.trust)
     if asked.system is not None:
         return Place("system", SYSTEM)
     return await ctx.service.kernel.db.read_inline(_named_place, asked)
+
+
+def _only_place(proof: Proof, asked: Scope | str | None) -> Place:
+    """Where a proof is good for that is itself a delegation. An application credential's may not even be asked for."""
+    assert proof.scope is not None
+    if asked is not None and proof.via == APPLICATION_CREDENTIAL:
+        if proof.since is not None:
+            raise Forbidden(rule="Using an application credential token to create a scoped token is not allowed")
+        raise Unauthorized(
+            "Error authenticating with application credential: Application credentials cannot request a scope."
+        )
+    return Place(*proof.scope)
 
 
 def _default_place(tx: Connection, user_id: str) -> Place:

@@ -16,6 +16,9 @@ from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
 from cumulet.services.identity.session import Session
 
+ACCESS_RULES = 1.0
+"""The version of access rules, as the header of a validation names it."""
+
 RULES = {
     "identity:validate_token": f"{ADMIN_OR_SYSTEM_READER} or rule:service_role or rule:token_subject",
     "identity:check_token": f"{ADMIN_OR_SYSTEM_READER} or rule:token_subject",
@@ -79,11 +82,23 @@ async def _subject(ctx: Ctx, rule: str, *, allow_expired: bool = False) -> tuple
     return token, session
 
 
+def _knows_access_rules(ctx: Ctx) -> bool:
+    """Whether who validates a token says that he holds its user to his access rules."""
+    try:
+        return float(ctx.request.headers.get("OpenStack-Identity-Access-Rules") or 0) >= ACCESS_RULES
+    except ValueError:
+        return False
+
+
 async def show_token(ctx: Ctx) -> Response:
-    """Validate a token and show what it is for. With `allow_expired` one counts too that ended a while ago."""
+    """Validate a token and show what it is for. One with access rules is only valid to who holds its user to them; with
+    `allow_expired` one counts too that ended a while ago."""
     rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
     late = (ctx.request.query.get("allow_expired") or "").lower() in TRUE
     token, session = await _subject(ctx, rule, allow_expired=late)
+    bound = session.lent is not None and session.lent.access_rules is not None
+    if bound and not _knows_access_rules(ctx):
+        raise NotFound(message="Failed to validate token")
     return await token_reply(ctx, token, session, 200)
 
 

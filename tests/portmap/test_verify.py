@@ -1,0 +1,150 @@
+"""Connections proven between hosts that are network namespaces: through, stopped by a rule that is named, or lost."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import SOURCE
+from tests.portmap.hosts import NEEDS_ROOT, Place, inventory, place
+
+ROLES = {"one": "controller", "two": "compute", "three": "storage"}
+DROP = "table inet site {\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n\t\t%s\n\t}\n}\n"
+
+
+@pytest.fixture
+def site() -> Iterator[Place]:
+    """A controller, a compute host and a storage host."""
+    with place(*ROLES) as made:
+        for name in ROLES:
+            made.give(name, ["internal", "storage"])
+        yield made
+
+
+def verify(
+    site: Place, directory: Path, *arguments: str, status: int = 0, check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    hosts = [site.host(name, [role], ["internal", "storage"]) for name, role in ROLES.items()]
+    file = inventory(directory / "hosts.toml", hosts)
+    done = subprocess.run(
+        [sys.executable, "-m", "cumulet", "ports", "verify", str(file), "--timeout", "1", *arguments],
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(SOURCE / "src")},
+    )  # fmt: skip
+    assert not check or done.returncode == status, done.stdout + done.stderr
+    return done
+
+
+def proofs(site: Place, directory: Path, status: int = 0) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(verify(site, directory, "--json", status=status).stdout)
+    return found
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_between_hosts_without_rules_everything_gets_through(site: Place, tmp_path: Path) -> None:
+    found = proofs(site, tmp_path)
+    assert {proof["reachable"] for proof in found} == {"open"}
+    pairs = {(proof["source"], proof["destination"], proof["port"]) for proof in found}
+    assert ("two", "one", 5672) in pairs  # from the compute host to the broker
+    assert ("one", "two", 5900) in pairs  # and back: from the console proxies to the screens
+    assert ("two", "three", 3260) in pairs
+    assert all(proof["declared"] and proof["listening"] == "responder" for proof in found)
+    storage = next(proof for proof in found if proof["port"] == 3260)
+    assert storage["address"] == site.address("three", "storage")
+    assert "declared connections get through" in verify(site, tmp_path).stdout
+    for name in ROLES:  # nothing of it is left
+        assert not site.run(name, "nft", "list", "ruleset").stdout
+        assert not site.run(name, "ss", "-lntu").stdout.splitlines()[1:]
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_the_rule_that_stops_a_connection_is_named(site: Place, tmp_path: Path) -> None:
+    site.run("one", "nft", "-f", "-", text=DROP % "tcp dport 5672 drop")
+    site.run("three", "nft", "-f", "-", text=DROP.replace("policy accept", "policy drop") % "tcp dport 3260 accept")
+    out = "table inet site {\n\tchain output {\n\t\ttype filter hook output priority 0;\n\t\ttcp dport 3306 drop\n\t}\n}\n"
+    site.run("two", "nft", "-f", "-", text=out)
+    before = {name: site.run(name, "nft", "list", "ruleset").stdout for name in ROLES}
+    found = {(p["source"], p["destination"], p["port"]): p for p in proofs(site, tmp_path, status=1)}
+    broker = found["two", "one", 5672]
+    assert broker["reachable"] == "filtered"
+    assert str(broker["blocked"]).startswith("one: inet site input rule tcp dport 5672 drop")
+    assert "three: inet site input (policy drop)" in str(found["two", "three", 4420]["blocked"])
+    assert found["two", "three", 3260]["reachable"] == "open"
+    database = found["two", "one", 3306]
+    assert str(database["blocked"]).startswith("two: inet site output rule tcp dport 3306 drop")
+    assert found["two", "one", 5000]["reachable"] == "open"
+    assert before == {name: site.run(name, "nft", "list", "ruleset").stdout for name in ROLES}
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_a_packet_that_is_lost_on_the_way_is_told_from_one_that_is_dropped(site: Place, tmp_path: Path) -> None:
+    bridge = (
+        "table bridge b {\n\tchain f {\n\t\ttype filter hook forward priority 0;\n\t\ttcp dport 5000 drop\n\t}\n}\n"
+    )
+    site.run("sw", "nft", "-f", "-", text=bridge)
+    found = {(p["source"], p["destination"], p["port"]): p for p in proofs(site, tmp_path, status=1)}
+    assert str(found["two", "one", 5000]["blocked"]).startswith("lost between two and one")
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_what_listens_undeclared_and_can_be_reached_is_told(site: Place, tmp_path: Path) -> None:
+    script = "import socket,sys\ns=socket.create_server(('', 7777))\nprint('ready', flush=True)\nsys.stdin.read()"
+    command = [*site.command("one"), sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout.readline() == "ready\n"
+        found = [p for p in proofs(site, tmp_path) if p["port"] == 7777]
+        server.stdin.close()
+    assert {(p["source"], p["declared"], p["listening"]) for p in found} == {
+        ("two", False, "process"),
+        ("three", False, "process"),
+    }
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_a_host_that_cannot_be_used_gets_one_sentence(site: Place, tmp_path: Path) -> None:
+    hosts = [site.host(name, [role], ["internal"]) for name, role in ROLES.items()]
+    import msgspec
+
+    hosts[1] = msgspec.structs.replace(hosts[1], connect=["sh", "-c", "echo no route to host >&2; exit 255", "sh"])
+    file = inventory(tmp_path / "hosts.toml", hosts)
+    done = subprocess.run(
+        [sys.executable, "-m", "cumulet", "ports", "verify", str(file)], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(SOURCE / "src")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Error: two: no route to host\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "each [[host]] has a name, roles and addresses"),
+        ("[[host]", "no valid TOML"),
+        ('[[host]]\nname="a"\nroles=["king"]\naddresses={internal="10.0.0.1"}', "the roles are"),
+        ('[[host]]\nname="a"\nroles=[]\naddresses={internal="10.0.0"}', "is no IP address"),
+        ('[[host]]\nname="a"\nroles=[]\naddresses={moon="10.0.0.1"}', "the networks are"),
+        ('[[host]]\nname="a"\nroles=[]\naddresses={}', "has no address"),
+        ('[[host]]\nname="a"\nroles=["compute"]\naddresses={internal="10.0.0.1"}', "a connection has two ends"),
+        ('[[host]]\nname="a"\nroles=["compute"]\naddresses={internal="10.0.0.1"}\nport=1', "unknown field"),
+    ],
+)
+def test_a_wrong_file_gets_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+    from click.testing import CliRunner
+
+    from cumulet.cli import cumulet
+
+    (tmp_path / "hosts.toml").write_text(text)
+    result = CliRunner().invoke(cumulet, ["ports", "verify", str(tmp_path / "hosts.toml")])
+    assert result.exit_code == 1
+    assert words in result.output
+    assert "Traceback" not in result.output
