@@ -200,3 +200,28 @@ async def test_the_audit_log(identity: Identity, tmp_path: Path) -> None:
     lines = [msgspec.json.decode(line) for line in file.read_text().splitlines()]
     assert [line["event_type"] for line in lines] == ["identity.role.created", "identity.authenticate"]
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(moved.stat().st_mode) == 0o600
+
+
+async def test_delegations_are_told_of(identity: Identity, ear: Ear) -> None:
+    demo, user = await identity.token("demo", scope="demo"), identity.accounts.demo_user_id
+    body = {"application_credential": {"name": "few"}}
+    made = await identity.call("POST", f"/v3/users/{user}/application_credentials", body, token=demo)
+    one = f"/v3/users/{user}/application_credentials/{made.json()['application_credential']['id']}"
+    assert (await identity.call("DELETE", one, token=demo)).status == 204
+    told = [m["event_type"] for m in await ear.next(3)]
+    assert told == [
+        "identity.authenticate",
+        *(f"identity.application_credential.{op}" for op in ("created", "deleted")),
+    ]
+    trust = {
+        "trustor_user_id": user,
+        "trustee_user_id": identity.accounts.admin_user_id,
+        "impersonation": True,
+        "project_id": identity.accounts.demo_project_id,
+        "roles": [{"name": "member"}],
+    }
+    made = await identity.call("POST", "/v3/OS-TRUST/trusts", {"trust": trust}, token=demo)
+    id = made.json()["trust"]["id"]
+    assert (await identity.call("DELETE", f"/v3/OS-TRUST/trusts/{id}", token=demo)).status == 204
+    told = [m["event_type"] for m in await ear.next(2)]
+    assert told == ["identity.OS-TRUST:trust.created", "identity.OS-TRUST:trust.deleted"]
