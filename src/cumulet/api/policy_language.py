@@ -294,7 +294,7 @@ def _literal(left: str) -> str | None:
 
 def _role(value: Callable[[Any], Any], right: str, held: Callable[[Caller], frozenset[str]]) -> Check:
     if "%" in right:
-        return lambda caller, target: str(value(target)).lower() in held(caller)
+        return lambda caller, target: isinstance(named := value(target), str) and named.lower() in held(caller)
     role = right.lower()
     if held is CREDENTIALS["service_roles"]:
         return lambda caller, _target: role in held(caller)
@@ -309,10 +309,15 @@ def _credential(left: str, right: str, value: Callable[[Any], Any]) -> Check:
         wanted = right.lower() in ("true", "1")
         return lambda caller, _target: caller.is_admin is wanted
     if left == "roles":
-        return lambda caller, target: str(value(target)).lower() in caller.roles
+        return lambda caller, target: isinstance(named := value(target), str) and named.lower() in caller.roles
     if "%" not in right:  # domain_id:None is a token without a domain
         return lambda caller, _target: str(mine(caller)) == right
-    return lambda caller, target: (own := mine(caller)) is not None and str(own) == str(value(target))
+    return lambda caller, target: (
+        (own := mine(caller)) is not None
+        and (theirs := value(target)) is not None
+        and theirs is not MISSING
+        and str(own) == str(theirs)
+    )
 
 
 def _field(right: str) -> Check:
@@ -322,7 +327,7 @@ def _field(right: str) -> Check:
         raise PolicyError("a field check is `field:resource:attribute=value`")
     path, wanted = found[1].split("."), found[2]
     if not wanted.startswith("~"):
-        return lambda _caller, target: str(walk(target, path)) == wanted
+        return lambda _caller, target: (it := walk(target, path)) is not MISSING and str(it) == wanted
     try:
         matches = re.compile(wanted[1:]).match
     except re.error as error:
