@@ -1,14 +1,18 @@
 """Logging: one line an event, written by a thread of its own so that the event loop never waits for a disk.
 
-Everything from the level set goes to the log file; the terminal gets warnings and errors, without their tracebacks.
+A thread that woke up for every line would cost a busy loop more than the line: lines wait a moment for others, and are
+written together; warnings and errors are written at once. Everything from the level set goes to the
+log file; the terminal gets warnings and errors, without their tracebacks.
 """
 
 import atexit
 import logging
 import logging.handlers
 import os
-import queue
 import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -18,6 +22,10 @@ from cumulet.config import TERMINAL, Settings
 LARGEST = 16 << 20
 """Bytes at which the log file is put aside as `NAME.1`, which becomes `NAME.2`, and so on."""
 KEPT = 3
+GATHER = 0.05
+"""Seconds that a line waits for others."""
+TOGETHER = 1000
+"""Lines of one write, at most."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -49,7 +57,29 @@ class LogFile(logging.handlers.RotatingFileHandler):
     """The log file, for its owner only. If it cannot be written (a full disk), that is said once, not for each line."""
 
     def _open(self):  # type: ignore[no-untyped-def]  # the standard library's own types are private
-        return open(os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "a", encoding="utf-8")
+        file = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return open(file, "a", encoding="utf-8", errors="backslashreplace")
+
+    def write(self, records: Sequence[logging.LogRecord]) -> None:
+        """Write several lines at once."""
+        try:
+            text = "".join(map(self._line, records))
+            if self.stream is None:
+                self.stream = self._open()  # type: ignore[no-untyped-call]
+            if self.stream.tell() + len(text) > self.maxBytes:
+                self.doRollover()
+            self.stream.write(text)
+            self.flush()
+        except Exception:  # noqa: BLE001 - whatever it is, nobody but the terminal can be told of it
+            self.handleError(records[-1])
+
+    def _line(self, record: logging.LogRecord) -> str:
+        """The record's line; none where it cannot be made: the others shall not be lost with it."""
+        try:
+            return f"{self.format(record)}\n"
+        except Exception:  # noqa: BLE001
+            self.handleError(record)
+            return ""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         if not self._failed:
@@ -73,20 +103,65 @@ def configure_logging(settings: Settings) -> None:
         terminal.setFormatter(TerminalFormatter())
         terminal.setLevel(logging.WARNING)
         handlers.append(file)
-    lines: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
-    listener = logging.handlers.QueueListener(lines, *handlers, respect_handler_level=True)
-    listener.start()
-    atexit.register(listener.stop)
+    writer = LogWriter(handlers)
+    writer.start()
+    atexit.register(writer.stop)
+    # Facts of each event that no format shows, and that cost more to find out than the rest of it.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # as the standard library's own page on logging has it
     root = logging.getLogger()
-    root.handlers = [_ToThread(lines)]
+    root.handlers = [writer]
     root.setLevel(settings.log_level.upper())
     for noisy in ("aiohttp", "asyncio", "qemu.qmp", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-class _ToThread(logging.handlers.QueueHandler):
-    """Hands records on as they are: the standard one writes the traceback into the message, for both handlers alike."""
+class LogWriter(logging.Handler):
+    """Takes events on any thread, and has them written on its own by handlers that do the rest."""
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        record.msg, record.args = record.getMessage(), None
-        return record
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self._handlers = handlers
+        self._records: deque[logging.LogRecord] = deque()
+        self._some, self._urgent = threading.Event(), threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, name="log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, and end."""
+        self._stopped = True
+        self._urgent.set()
+        self._some.set()
+        self._thread.join()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Takes no lock: a deque needs none."""
+        record.msg, record.args = record.getMessage(), None  # what it names may have changed when it is written
+        self._records.append(record)
+        if record.levelno >= logging.WARNING:
+            self._urgent.set()
+        if not self._some.is_set():
+            self._some.set()
+        return True
+
+    def _work(self) -> None:
+        while not self._stopped:
+            self._some.wait()
+            self._urgent.wait(GATHER)
+            self._urgent.clear()
+            self._some.clear()
+            while self._records:
+                count = min(TOGETHER, len(self._records))
+                self._write([self._records.popleft() for _ in range(count)])
+
+    def _write(self, records: Sequence[logging.LogRecord]) -> None:
+        for handler in self._handlers:
+            mine = [record for record in records if record.levelno >= handler.level]
+            if isinstance(handler, LogFile) and mine:
+                handler.write(mine)
+                continue
+            for record in mine:
+                handler.handle(record)

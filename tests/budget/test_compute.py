@@ -55,6 +55,7 @@ def spending(compute: Compute) -> Iterator[Spent]:
 async def test_showing_a_server(tmp_path: Path) -> None:
     async with running(tmp_path, Behind()) as compute:
         server_id = (await compute.boot())["id"]
+        await compute.kernel.operations.idle()
         for token in ("member", "admin"):
             await compute.show(server_id, token=token)
             with spending(compute) as spent:
@@ -69,6 +70,7 @@ async def test_a_list_takes_as_many_statements_as_it_did(tmp_path: Path) -> None
         taken = []
         for _ in range(2):
             await compute.boot()
+            await compute.kernel.operations.idle()
             await compute("GET", "/servers/detail")
             with spending(compute) as spent:
                 await compute("GET", "/servers/detail")
@@ -80,6 +82,7 @@ async def test_a_page_is_read_in_order_from_an_index(tmp_path: Path) -> None:
     """What a page costs does not grow with the number of servers, deleted ones included: nothing is sorted."""
     async with running(tmp_path, Behind()) as compute:
         await compute.boot()
+        await compute.kernel.operations.idle()
         with spending(compute) as spent:
             await compute("GET", "/servers/detail?limit=10")
         (page,) = [text for text in spent.statements if "ORDER BY" in text]

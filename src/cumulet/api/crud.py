@@ -5,7 +5,7 @@
 A service gives functions of its own only where a resource has rules:
 
     async def create(ctx, body) -> stored object      async def update(ctx, id, body) -> stored object
-    async def delete(ctx, id) -> None                  `enrich(tx, rows) -> objects` adds what the view needs to rows
+    async def delete(ctx, id) -> None                  `enrich(tx, objects) -> objects` adds what the view needs
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -64,11 +64,9 @@ def shown(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:
 
 def viewer(ctx: Context[Any], cls: ResourceMeta, may: frozenset[str]) -> Callable[[Any], Any]:
     """A function from a stored object to its reply, with its own URL in it where the family wants that."""
-    view = cls.view(ctx.version, may)
     if ctx.dialect is None or not ctx.dialect.self_links:
-        return view
-    base = f"{ctx.request.base_url}{cls.options.path}/"
-    return lambda item: {**view(item), "links": {"self": f"{base}{item.id}"}}
+        return cls.view(ctx.version, may)
+    return cls.linked_view(f"{ctx.request.base_url}{cls.options.path}/", ctx.version, may)
 
 
 def enveloped(ctx: Context[Any], cls: ResourceMeta, item: Any) -> Any:

@@ -1,16 +1,17 @@
 """Lists: filters, sorting, pages and chosen fields, from a query string to one SELECT."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Connection, Select, String, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, String, Table, and_, func, or_, select
 
 from cumulet.api.dialect import Dialect
 from cumulet.api.http import Query
 from cumulet.api.resource import Field, ResourceMeta, Use, Version
+from cumulet.core.db.store import load_all
 from cumulet.core.db.table import split
 from cumulet.core.errors import Invalid, NotFound
 
@@ -64,25 +65,31 @@ def plan(
     key = next(iter(cls.table.primary_key.columns))
     if all(column is not key for column, _ in order):
         order.append((key, bool(order) and order[-1][1]))
-    statement = select(cls.table).where(*conditions)
-    for column, descending in order:
-        statement = statement.order_by(column.desc() if descending else column.asc())
+    statement = _ordered(cls.table, tuple(order))
+    if conditions:
+        statement = statement.where(*conditions)
     return Plan(
         cls, statement, order, _limit(query, dialect), query.get("marker") or None, reverse, dialect.marker_status
     )
 
 
+@lru_cache(1000)
+def _ordered(table: Table, order: tuple[tuple[Any, bool], ...]) -> Select[Any]:
+    """All rows in this order: made once, so that SQLAlchemy does not look for its SQL anew each time either."""
+    return select(table).order_by(*(column.desc() if descending else column.asc() for column, descending in order))
+
+
 def fetch(tx: Connection, plan: Plan) -> list[Any]:
-    """The rows of one page, in the order asked for. Runs inside a unit of work."""
+    """The objects of one page, in the order asked for. Runs inside a unit of work."""
     statement = plan.statement
     if plan.marker is not None:
         statement = statement.where(_after(tx, plan))
     if plan.limit is not None:
         statement = statement.limit(plan.limit)
-    rows: list[Any] = list(tx.execute(statement))
+    found: list[Any] = load_all(plan.cls, tx.execute(statement).all())
     if plan.reverse:
-        rows.reverse()
-    return rows
+        found.reverse()
+    return found
 
 
 def filters(

@@ -208,6 +208,12 @@ class ResourceMeta(msgspec.StructMeta):
         """A function from a stored row (or object) to what is sent."""
         return _view(cls, version, granted & _show_rules(cls))
 
+    def linked_view(
+        cls, base: str, version: Version = ANY, granted: frozenset[str] = frozenset()
+    ) -> Callable[[Any], Any]:
+        """The same, as a mapping that has the object's own URL in it (`base` and its id)."""
+        return _linked_view(cls, version, granted & _show_rules(cls))(base)
+
 
 class Resource(Struct, metaclass=ResourceMeta):
     """Base of every API resource; the subclass is also the type of its stored row."""
@@ -306,10 +312,8 @@ def _body(cls: ResourceMeta, mode: str, version: Version) -> Callable[[bytes], A
     return lambda data: decode(data).inner
 
 
-@cache
-def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Callable[[Any], Any]:
-    """A function from a row to its reply, generated from declared names only, as `dataclasses` does."""
-    shown = cls.at("show", version, granted)
+def _expressions(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> tuple[dict[str, str], dict[str, Any]]:
+    """How each shown field is had from `row`, by its name in JSON, and what the names in there stand for."""
     names: dict[str, Any] = {}
 
     def expression(f: Field) -> str:
@@ -324,16 +328,39 @@ def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Calla
             return f"convert_{f.name}(row.{f.name})"
         return f"row.{f.name}"
 
-    values = [(f, expression(f)) for f in shown]
+    return {f.wire: expression(f) for f in cls.at("show", version, granted)}, names
+
+
+def _mapping(cls: ResourceMeta, pairs: str) -> str:
+    """A mapping with these pairs and the attributes that nobody declared, of which most objects have none."""
+    extra = f"row.{cls.options.extra}"
+    return f"({{**{extra}, {pairs}}} if {extra} else {{{pairs}}})" if cls.options.extra else f"{{{pairs}}}"
+
+
+@cache
+def _view(cls: ResourceMeta, version: Version, granted: frozenset[str]) -> Callable[[Any], Any]:
+    """A function from a row to its reply, generated from declared names only, as `dataclasses` does."""
+    values, names = _expressions(cls, version, granted)
     if cls.options.extra:
-        pairs = ", ".join(f"{f.wire!r}: {e}" for f, e in values)
-        code = f"lambda row: {{**(row.{cls.options.extra} or {{}}), {pairs}}}"
+        code = _mapping(cls, ", ".join(f"{wire!r}: {value}" for wire, value in values.items()))
     else:
+        shown = cls.at("show", version, granted)
         names["model"] = defstruct(
             cls.__name__, [(f.name, f.type) for f in shown], rename={f.name: f.wire for f in shown}, gc=False
         )
-        code = f"lambda row: model({', '.join(e for _, e in values)})"
-    return eval(code, names)  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
+        code = f"model({', '.join(values.values())})"
+    return eval(f"lambda row: {code}", names)  # type: ignore[no-any-return]  # noqa: S307 - made of declared names only
+
+
+@cache
+def _linked_view(
+    cls: ResourceMeta, version: Version, granted: frozenset[str]
+) -> Callable[[str], Callable[[Any], dict[str, Any]]]:
+    """The same, generated likewise, from the URL of the collection to the function."""
+    values, names = _expressions(cls, version, granted)
+    pairs = [f"{wire!r}: {value}" for wire, value in values.items()]
+    code = _mapping(cls, ", ".join([*pairs, "'links': {'self': base + row.id}"]))
+    return eval(f"lambda base: lambda row: {code}", names)  # type: ignore[no-any-return]  # noqa: S307 - the same
 
 
 def _explain(error: msgspec.DecodeError) -> str:

@@ -1,7 +1,6 @@
 """Trusts: what one user lends another, what the tokens by it are, and what ends them."""
 
 import asyncio
-import hashlib
 from typing import Any
 
 import pytest
@@ -209,8 +208,8 @@ async def test_a_token_of_the_trustees_own_will_do(identity: Identity, friends: 
 
 async def test_no_other_delegation_is_passed_on(identity: Identity, friends: Friends) -> None:
     """A token by a kind of delegation that is neither (an access token of OAuth) may make nothing."""
-    caller = structs.replace(await identity.runtime.authenticate(friends.token), delegation="access_token")
-    identity.runtime._callers[hashlib.sha256(friends.token.encode()).digest()] = (2**40, caller)
+    known = await identity.runtime.known(friends.token)
+    known.caller = structs.replace(known.caller, delegation="access_token")
     assert (await friends.ask()).status == 403
     path = f"/v3/users/{friends.trustor}/application_credentials"
     assert (await identity.call("GET", path, token=friends.token)).status == 403

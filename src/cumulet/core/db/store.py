@@ -3,7 +3,7 @@
 A stored class has a `table` and is built from its columns by name. Statements are made once per class and kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -76,6 +76,11 @@ def load(cls: type[R], row: Any) -> R:
     return _loader(cls)(row)  # type: ignore[no-any-return]
 
 
+def load_all(cls: type[R], rows: Iterable[Any]) -> list[R]:
+    """The objects of many such rows: where several attributes are asked of each, objects answer sooner than rows."""
+    return list(map(_loader(cls), rows))
+
+
 def values(obj: Any) -> dict[str, Any]:
     """The columns of a stored object."""
     cls: Any = type(obj)
@@ -100,7 +105,7 @@ def first(tx: Connection, cls: type[R], *where: ColumnElement[bool]) -> R | None
 def find(tx: Connection, cls: type[R], *where: ColumnElement[bool], order: Sequence[Any] = ()) -> list[R]:
     """All objects for which `where` holds."""
     statement = _all(cls.table).where(*where)
-    return list(map(_loader(cls), tx.execute(statement.order_by(*order) if order else statement)))
+    return load_all(cls, tx.execute(statement.order_by(*order) if order else statement).all())
 
 
 def count(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:

@@ -18,7 +18,6 @@ from cumulet.api.policy import ADMIN, ANYBODY
 from cumulet.api.query import FALSE, TRUE, Listing
 from cumulet.api.resource import SORT, Resource, computed, edit, hidden, once, read, sent
 from cumulet.core import db
-from cumulet.core.db.store import load
 from cumulet.core.errors import Conflict, Invalid, NotFound
 from cumulet.core.types import Column, Id, new_id
 from cumulet.services.compute.context import Ctx, base_url
@@ -132,11 +131,10 @@ def get_flavor(tx: Connection, ctx: Ctx, id: str) -> Flavor:
         raise NotFound(message=f"Flavor {id} could not be found.") from None
 
 
-def _prepare(ctx: Ctx) -> Callable[[Connection, list[Any]], list[Flavor]]:
+def _prepare(ctx: Ctx) -> Callable[[Connection, list[Flavor]], list[Flavor]]:
     base = base_url(ctx)
 
-    def enrich(tx: Connection, rows: list[Any]) -> list[Flavor]:
-        flavors = [row if isinstance(row, Flavor) else load(Flavor, row) for row in rows]
+    def enrich(tx: Connection, flavors: list[Flavor]) -> list[Flavor]:
         for flavor in flavors:
             flavor.base_url = base
         return flavors

@@ -14,7 +14,6 @@ from cumulet.api.policy import ADMIN, ADMIN_OR_OWNER_MEMBER, ADMIN_OR_OWNER_READ
 from cumulet.api.query import Listing
 from cumulet.api.resource import Resource, hidden, once, read, sent
 from cumulet.core import db, quota
-from cumulet.core.db.store import load
 from cumulet.core.errors import Forbidden, Invalid, NotFound
 from cumulet.core.types import Column, Id, Str255, Time, new_id, now
 from cumulet.services.compute.context import Ctx
@@ -78,7 +77,7 @@ async def list_groups(ctx: Ctx) -> Any:
 
     def view(tx: Connection, rows: list[Any]) -> list[Any]:
         members = _members(tx, [row.id for row in rows])
-        return [_shown(ctx, load(ServerGroup, row), members[row.id]) for row in rows]
+        return [_shown(ctx, row, members[row.id]) for row in rows]
 
     return await list_page(ctx, ServerGroup, lambda _: scope, listing=listing, enrich=view, view=lambda shown: shown)
 

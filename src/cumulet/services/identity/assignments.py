@@ -1,9 +1,11 @@
 """Which roles a user has where: rules without a resource, called inside units of work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, and_, bindparam, or_, select
+from sqlalchemy import CTE, Connection, Row, Select, and_, bindparam, or_, select
 
 from cumulet.services.identity.project import Project, of_user
 from cumulet.services.identity.role import Role
@@ -17,17 +19,37 @@ class RoleRef(Struct, frozen=True):
     name: str
 
 
-_held = select(a.role_id).where(
-    or_(
-        of_user(bindparam("user_id")),
-        and_(a.actor_type == "group", a.actor_id.in_(bindparam("groups", expanding=True))),
-    ),
-    or_(
-        and_(a.target_type == bindparam("target_type"), a.target_id == bindparam("target_id"), ~a.inherited),
-        and_(a.target_id.in_(bindparam("above", expanding=True)), a.inherited),
-    ),
-)
 _implications = select(implied_role.c.prior_role_id, implied_role.c.implied_role_id)
+
+
+@cache
+def _held(deep: bool, grouped: bool) -> CTE:
+    """The roles that a user has somewhere, and all that they imply: `deep` where there may be something above, `grouped` with
+    groups that are named for him."""
+    p = Project.table.c
+    who = of_user(bindparam("user_id"))
+    if grouped:
+        named_groups = a.actor_id.in_(bindparam("groups", expanding=True))
+        who = or_(who, and_(a.actor_type == "group", named_groups))
+    where = and_(a.target_type == bindparam("target_type"), a.target_id == bindparam("target_id"), ~a.inherited)
+    if deep:
+        parent = select(p.parent_id.label("id")).where(p.parent_id.is_not(None))
+        above = parent.where(p.id == bindparam("target_id")).cte("above", recursive=True)
+        above = above.union(parent.where(p.id == above.c.id))
+        where = or_(where, and_(a.inherited, a.target_id.in_(select(above.c.id))))
+    held = select(a.role_id.label("id")).where(who, where).cte("held", recursive=True)
+    return held.union(select(implied_role.c.implied_role_id).where(implied_role.c.prior_role_id == held.c.id))
+
+
+@cache
+def _held_ids(deep: bool, grouped: bool) -> Select[tuple[str]]:
+    return select(_held(deep, grouped).c.id)
+
+
+@cache
+def _held_roles(deep: bool, grouped: bool) -> Select[tuple[str, str]]:
+    c, held = Role.table.c, _held(deep, grouped)
+    return select(c.id, c.name).where(c.id == held.c.id, c.domain_id == "").order_by(c.name)
 
 
 def roles_on(
@@ -38,16 +60,25 @@ def roles_on(
     `groups` are further groups that he is in for now. A domain's own roles count for what they imply only, as upstream has
     it.
     """
-    held = role_ids_on(tx, user_id, target_type, target_id, groups)
-    return named(tx, held) if held else []
+    return [RoleRef(row.id, row.name) for row in _asked(tx, _held_roles, user_id, target_type, target_id, groups)]
 
 
 def role_ids_on(tx: Connection, user_id: str, target_type: str, target_id: str, groups: Sequence[str] = ()) -> set[str]:
     """The ids of the same roles, and those of the domains' own."""
-    above = ancestors(tx, target_id) if target_type == "project" else []
-    where = {"user_id": user_id, "target_type": target_type, "target_id": target_id, "above": above, "groups": groups}
-    held = set(tx.execute(_held, where).scalars())
-    return imply(tx, held) if held else held
+    return {row.id for row in _asked(tx, _held_ids, user_id, target_type, target_id, groups)}
+
+
+def _asked(
+    tx: Connection,
+    statement: Callable[[bool, bool], Select[Any]],
+    user_id: str,
+    target_type: str,
+    target_id: str,
+    groups: Sequence[str],
+) -> Sequence[Row[Any]]:
+    where = {"user_id": user_id, "target_type": target_type, "target_id": target_id}
+    more = {"groups": groups} if groups else {}
+    return tx.execute(statement(target_type == "project", bool(groups)), {**where, **more}).all()
 
 
 def imply(tx: Connection, held: set[str]) -> set[str]:
@@ -69,15 +100,3 @@ def named(tx: Connection, ids: set[str]) -> list[RoleRef]:
         RoleRef(*row)
         for row in tx.execute(select(c.id, c.name).where(c.id.in_(ids), c.domain_id == "").order_by(c.name))
     ]
-
-
-def ancestors(tx: Connection, project_id: str) -> list[str]:
-    """The ids of what is above a project, its domain last."""
-    c = Project.table.c
-    parent = select(c.parent_id).where(c.id == bindparam("id"))
-    found: list[str] = []
-    above = tx.execute(parent, {"id": project_id}).scalar()
-    while above:
-        found.append(above)
-        above = tx.execute(parent, {"id": above}).scalar()
-    return found

@@ -116,9 +116,8 @@ def calls(
 
     async def list_all(ctx: Ctx) -> Any:
         ctx.require(list_rule, {"target.domain_id": ctx.caller.domain_id})
-        return await list_page(
-            ctx, cls, scope, listing=listed, extra=where, enrich=lambda _tx, rows: [opened(ctx, row) for row in rows]
-        )
+        enrich = None if reveal is None else lambda _tx, rows: [reveal(ctx, row) for row in rows]
+        return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
 
     async def show_one(ctx: Ctx, id: str) -> Any:
         return enveloped(ctx, cls, opened(ctx, await look_up(ctx, "get", cls, id, *where)))

@@ -1,12 +1,12 @@
 """Identity at work: keys, password hashing, revocations, and the memory of who holds which token."""
 
 import hashlib
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
+from msgspec import Raw
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -22,6 +22,7 @@ from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.memory import Known, Memory
 from cumulet.services.identity.notifications import tell_changes
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
@@ -31,7 +32,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 REMEMBERED = 10_000
-"""Tokens whose holders are kept in memory."""
+"""Tokens that are kept in memory with what they mean."""
+CATALOGS = 1_000
+"""Catalogues that are kept in memory, each as one user sees it with one project."""
 
 
 class IdentityRuntime:
@@ -45,9 +48,9 @@ class IdentityRuntime:
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime + self.window)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
-        self._callers: dict[bytes, tuple[int, Caller]] = {}
-        self._catalog: list[CatalogRow] | None = None
-        self._generation = 0
+        self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
+        self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
+        self._endpoints: Memory[None, list[CatalogRow]] = Memory(1)
 
     async def start(self) -> None:
         self.keys.load()
@@ -68,12 +71,15 @@ class IdentityRuntime:
         heard, ctx = notify.listened(self.kernel.bus), current.get()
 
         def unit(tx: Connection) -> T:
-            after_commit(tx, self._forget)
-            if not heard:
-                return fn(tx, *args, **kwargs)
-            with db.noted(tx) as changes:
+            if heard:
+                with db.noted(tx) as changes:
+                    result = fn(tx, *args, **kwargs)
+            else:
                 result = fn(tx, *args, **kwargs)
-            after_commit(tx, partial(self._tell, changes, ctx))
+            # Last of all: what is looked up anew is then looked up with whatever else the commit has set off, a revocation.
+            after_commit(tx, self._forget)
+            if heard:
+                after_commit(tx, partial(self._tell, changes, ctx))
             return result
 
         try:
@@ -82,9 +88,8 @@ class IdentityRuntime:
             raise Conflict("Conflict occurred: another request has just stored the same.") from error
 
     def _forget(self) -> None:
-        self._generation += 1
-        self._callers.clear()
-        self._catalog = None
+        for memory in (self._tokens, self.catalogs, self._endpoints):
+            memory.forget()
 
     def _tell(self, changes: list[Change], ctx: Context[Any] | None) -> None:
         self.kernel.tasks.spawn("notifications of identity", tell_changes(self, changes, ctx))
@@ -93,21 +98,33 @@ class IdentityRuntime:
 
     async def authenticate(self, token: str, *, allow_expired: bool = False) -> Caller:
         """See `interface.Identity`. From memory, unless something changed."""
-        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
-        known = self._callers.get(digest)
-        if known is not None and known[0] > time.time():
-            return known[1]
-        generation = self._generation
-        session = await self.session(token, allow_expired=allow_expired)
-        caller = session.caller(token)
-        if generation == self._generation and session.claims.expires_at > microseconds():
-            if len(self._callers) >= REMEMBERED:
-                del self._callers[next(iter(self._callers))]
-            self._callers[digest] = (session.claims.expires_at // 1_000_000, caller)
-        return caller
+        return (await self.known(token, allow_expired=allow_expired)).caller
 
-    async def session(self, token: str, *, allow_expired: bool = False) -> Session:
-        """What a token means now; Unauthorized if it is wrong, expired (`allow_expired`: for long) or revoked."""
+    async def session(self, token: str) -> Session:
+        """What a token means now; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
+        return (await self.known(token)).session
+
+    async def known(self, token: str, *, allow_expired: bool = False) -> Known:
+        """The same, with all that is remembered of the token. What ends a token with time alone must be in its `expires_at`:
+        everything else comes with a `write`, which forgets it. `allow_expired`: one that ended a while ago will do, but is
+        not remembered, since others may not use it."""
+        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+        known = self._tokens.get(digest)
+        if known is None or known.session.claims.expires_at <= microseconds():
+            try:
+                known = await self._tokens.keep(digest, self._examined(token))
+            except Unauthorized:
+                if not allow_expired:
+                    raise
+                known = await self._examined(token, allow_expired=True)
+        return known
+
+    async def _examined(self, token: str, *, allow_expired: bool = False) -> Known:
+        session = await self.examine(token, allow_expired=allow_expired)
+        return Known(session, session.caller(token))
+
+    async def examine(self, token: str, *, allow_expired: bool = False) -> Session:
+        """What a token means now, by the keys, the revocations and the database, whatever is remembered of it."""
         try:
             claims = self.keys.open(token)
         except BadToken:
@@ -127,13 +144,8 @@ class IdentityRuntime:
 
     async def catalog(self) -> list[CatalogRow]:
         """Every endpoint that is enabled."""
-        if self._catalog is None:
-            generation = self._generation
-            rows = await self.kernel.db.read_inline(read_catalog)
-            if generation != self._generation:
-                return rows
-            self._catalog = rows
-        return self._catalog
+        rows = self._endpoints.get(None)
+        return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if rows is None else rows
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

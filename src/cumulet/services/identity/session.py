@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, bindparam, select
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import Connection, and_, bindparam, select
 
 from cumulet.core.context import AccessRule, Caller
 from cumulet.core.errors import Unauthorized
@@ -89,26 +88,29 @@ class Session(Struct, frozen=True, kw_only=True):
         )
 
 
-_u, _p = User.table.c, Project.table.c
-_above = Project.table.alias("domain")
-
-
-def _with_domain(table: Any, where: ColumnElement[bool], *columns: Any) -> Any:
-    return (
-        select(*columns, _above.c.id.label("domain_id"), _above.c.name.label("domain_name"))
-        .join_from(table, _above, _above.c.id == table.c.domain_id)
-        .where(where, table.c.enabled, _above.c.enabled, _above.c.is_domain)
-    )
-
-
-_user = _with_domain(User.table, _u.id == bindparam("id"), _u.id, _u.name, _u.password_expires_at)
-_project = _with_domain(Project.table, _p.id == bindparam("id"), _p.id, _p.name)
-_domain = select(_p.id, _p.name).where(_p.id == bindparam("id"), _p.is_domain, _p.enabled)
+_home, _above = Project.table.alias("home"), Project.table.alias("domain")
+_u, _p, _h, _a = User.table.c, Project.table.c, _home.c, _above.c
+_user = (
+    select(_u.id, _u.name, _u.password_expires_at, _h.id.label("domain_id"), _h.name.label("domain_name"))
+    .join_from(User.table, _home, _h.id == _u.domain_id)
+    .where(_u.id == bindparam("user_id"), _u.enabled, _h.enabled, _h.is_domain)
+)
+# With what the token is for: one statement finds out that all of them are there and enabled.
+_with_domain = _user.add_columns(_p.id.label("scope_id"), _p.name.label("scope_name")).join(
+    Project.table, and_(_p.id == bindparam("scope_id"), _p.is_domain, _p.enabled)
+)
+_with_project = (
+    _user.add_columns(_p.id.label("scope_id"), _p.name.label("scope_name"))
+    .add_columns(_a.id.label("scope_domain_id"), _a.name.label("scope_domain_name"))
+    .join(Project.table, and_(_p.id == bindparam("scope_id"), _p.enabled))
+    .join(_above, and_(_a.id == _p.domain_id, _a.enabled, _a.is_domain))
+)
+_found = {"": _user, "system": _user, "domain": _with_domain, "project": _with_project}
 
 
 def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: Mapping[str, Lender]) -> Session:
     """What the token means; Unauthorized where user or scope is gone or disabled, or he holds no role there any more."""
-    row = tx.execute(_user, {"id": claims.user_id}).first()
+    row = tx.execute(_found[claims.scope], {"user_id": claims.user_id, "scope_id": claims.scope_id}).first()
     if row is None or revocations.until("domain", row.domain_id) >= claims.issued_at:
         raise Unauthorized()
     user = UserRef(Domain(row.domain_id, row.domain_name), row.id, row.name, row.password_expires_at)
@@ -120,14 +122,11 @@ def resolve(tx: Connection, claims: Claims, revocations: Revocations, lenders: M
         raise Unauthorized()
     if claims.scope == "system":
         return Session(claims=claims, user=user, system=True, roles=roles, lent=lent)
-    scope = tx.execute(_domain if claims.scope == "domain" else _project, {"id": claims.scope_id}).first()
-    if scope is None:
-        raise Unauthorized()
     if claims.scope == "domain":
-        return Session(claims=claims, user=user, domain=Domain(scope.id, scope.name), roles=roles, lent=lent)
-    if revocations.until("domain", scope.domain_id) >= claims.issued_at:
+        return Session(claims=claims, user=user, domain=Domain(row.scope_id, row.scope_name), roles=roles, lent=lent)
+    if revocations.until("domain", row.scope_domain_id) >= claims.issued_at:
         raise Unauthorized()
-    project = ProjectRef(Domain(scope.domain_id, scope.domain_name), scope.id, scope.name)
+    project = ProjectRef(Domain(row.scope_domain_id, row.scope_domain_name), row.scope_id, row.scope_name)
     return Session(claims=claims, user=user, project=project, roles=roles, lent=lent)
 
 

@@ -14,7 +14,6 @@ from sqlalchemy import Connection, Index
 
 from cumulet.api.policy import ADMIN
 from cumulet.api.resource import AUTO, FILTER, FIND, SORT, Resource, computed, constant, edit, hidden, once, read, sent
-from cumulet.core.db.store import load
 from cumulet.core.errors import Invalid
 from cumulet.core.types import Column, Id, Str255, Text, Time
 from cumulet.services.compute.context import Ctx, base_url
@@ -360,12 +359,11 @@ class ServerAddress(Resource, table="compute_server_address", primary_key=("netw
     server_id: Id = hidden("The server.", index=True)
 
 
-def prepare(ctx: Ctx) -> Callable[[Connection, list[Any]], list[Server]]:
-    """A function that makes rows fit to be shown to this caller."""
+def prepare(ctx: Ctx) -> Callable[[Connection, list[Server]], list[Server]]:
+    """A function that makes servers fit to be shown to this caller."""
     base, admin = base_url(ctx), ctx.caller.is_admin
 
-    def enrich(tx: Connection, rows: list[Any]) -> list[Server]:
-        servers = [row if isinstance(row, Server) else load(Server, row) for row in rows]
+    def enrich(tx: Connection, servers: list[Server]) -> list[Server]:
         for server in servers:
             fit(server, base, admin)
         return servers

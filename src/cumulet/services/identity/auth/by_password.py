@@ -1,14 +1,15 @@
 """Method `password`: a user, by id or by name and domain, and his password."""
 
+from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Select, bindparam, select
 
 from cumulet.core.errors import Invalid, Unauthorized
 from cumulet.services.identity.auth.method import Proof, decoded
-from cumulet.services.identity.auth.scope import DomainRef, domain_named
+from cumulet.services.identity.auth.scope import DomainRef, in_domain
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.fields import Password
 from cumulet.services.identity.revocation import microseconds
@@ -42,11 +43,19 @@ async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
     return Proof(user_id=row.id, methods=("password",), issued_at=at)
 
 
+_c = User.table.c
+_row = select(_c.id, _c.password_hash, _c.enabled)
+_by_id = _row.where(_c.id == bindparam("id"))
+
+
+@cache
+def _by_name(domain_by_id: bool) -> Select[Any]:
+    return _row.where(_c.name == bindparam("name"), in_domain(_c.domain_id, domain_by_id))
+
+
 def _login_row(tx: Connection, login: UserLogin) -> Any:
-    c = User.table.c
-    statement = select(c.id, c.password_hash, c.enabled)
     if login.id is not None:
-        return tx.execute(statement.where(c.id == login.id)).first()
+        return tx.execute(_by_id, {"id": login.id}).first()
     assert login.domain is not None
-    domain_id = domain_named(tx, login.domain)
-    return tx.execute(statement.where(c.name == login.name, c.domain_id == domain_id)).first() if domain_id else None
+    by_id, domain = login.domain.named
+    return tx.execute(_by_name(by_id), {"name": login.name, "domain": domain}).first()

@@ -5,15 +5,17 @@ import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec import Raw
 from msgspec.structs import replace
 
-from cumulet.api.http import Response
+from cumulet.api.http import Response, encode_json
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import Claims
 from cumulet.services.identity.endpoint import catalog_for
+from cumulet.services.identity.memory import Known
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Session
 
@@ -50,12 +52,26 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
 
 async def token_reply(ctx: Ctx, token: str, session: Session, status: int) -> Response:
     """The reply that tells of a token, which itself is in a header."""
-    headers = {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
-    return Response.json(await token_body(ctx, session), status, **headers)
+    return await _reply(ctx, token, session, encode_json({"token": token_body(session)}), status)
 
 
-async def token_body(ctx: Ctx, session: Session) -> dict[str, Any]:
-    """What is told of a token."""
+async def known_reply(ctx: Ctx, token: str, known: Known) -> Response:
+    """The same, of a token that may have been told of before."""
+    if not known.told:
+        known.told = encode_json({"token": token_body(known.session)})
+    return await _reply(ctx, token, known.session, known.told, 200)
+
+
+async def _reply(ctx: Ctx, token: str, session: Session, told: bytes, status: int) -> Response:
+    headers = {"Content-Type": "application/json", "X-Subject-Token": token, "Vary": "X-Auth-Token"}
+    if session.claims.scope and "nocatalog" not in ctx.request.query:
+        seen = await catalog(ctx, session.project.id if session.project else None, session.user.id)
+        told = b"".join((told[:-2], b',"catalog":', seen, b"}}"))  # one for many tokens, and much longer than the rest
+    return Response(status, told, headers)
+
+
+def token_body(session: Session) -> dict[str, Any]:
+    """What is told of a token, but for the catalogue."""
     claims = session.claims
     token: dict[str, Any] = {
         "methods": claims.methods,
@@ -74,14 +90,18 @@ async def token_body(ctx: Ctx, session: Session) -> dict[str, Any]:
         token |= session.lent.shown
     if claims.scope:
         token["roles"] = session.roles
-        if "nocatalog" not in ctx.request.query:
-            token["catalog"] = await catalog(ctx, session.project.id if session.project else None, session.user.id)
-    return {"token": token}
+    return token
 
 
-async def catalog(ctx: Ctx, project_id: str | None, user_id: str) -> list[dict[str, Any]]:
-    """The catalogue as a token for this project sees it."""
-    return catalog_for(await ctx.service.catalog(), project_id, user_id)
+async def catalog(ctx: Ctx, project_id: str | None, user_id: str) -> Raw:
+    """The catalogue as a token for this project sees it, in JSON."""
+    key = (project_id, user_id)
+    kept = ctx.service.catalogs.get(key)
+    return await ctx.service.catalogs.keep(key, _catalog(ctx, *key)) if kept is None else kept
+
+
+async def _catalog(ctx: Ctx, project_id: str | None, user_id: str) -> Raw:
+    return Raw(encode_json(catalog_for(await ctx.service.catalog(), project_id, user_id)))
 
 
 def told_time(microseconds: int) -> str:

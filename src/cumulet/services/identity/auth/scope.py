@@ -1,9 +1,10 @@
 """What a token is to be for: the `scope` of a login."""
 
+from functools import cache
 from typing import Any, Literal
 
 from msgspec import Struct, field
-from sqlalchemy import Connection, select
+from sqlalchemy import ColumnElement, Connection, Select, String, bindparam, select
 
 from cumulet.core.errors import Forbidden, Invalid, Unauthorized
 from cumulet.services.identity.assignments import roles_on
@@ -20,6 +21,11 @@ from cumulet.services.identity.user import User
 class DomainRef(Struct):
     id: str | None = None
     name: str | None = None
+
+    @property
+    def named(self) -> tuple[bool, str | None]:
+        """Whether it is named by its id, and the id or name."""
+        return (True, self.id) if self.id is not None else (False, self.name)
 
 
 class ProjectScope(Struct):
@@ -91,20 +97,33 @@ def _named_place(tx: Connection, asked: Scope) -> Place:
         return Place("domain", domain_id)
     project = asked.project
     assert project is not None
-    c = Project.table.c
     if project.id is not None:
-        found = tx.execute(select(c.id).where(c.id == project.id, ~c.is_domain)).scalar()
+        found = tx.execute(_project, {"id": project.id}).scalar()
     elif project.name is None or project.domain is None:
         raise Invalid(
             "Expecting to find id, or name and domain, in project. The server could not comply with the request."
         )
     else:
-        domain_id = domain_named(tx, project.domain) or ""
-        where = (c.name == project.name, c.domain_id == domain_id, ~c.is_domain)
-        found = tx.execute(select(c.id).where(*where)).scalar() if domain_id else None
+        by_id, domain = project.domain.named
+        found = tx.execute(_project_named(by_id), {"name": project.name, "domain": domain}).scalar()
     if found is None:
         raise Unauthorized()
     return Place("project", found)
+
+
+def in_domain(column: ColumnElement[str], by_id: bool) -> ColumnElement[bool]:
+    """The condition for what lives in the domain that the parameter `domain` names."""
+    d, named = Project.table.alias().c, bindparam("domain", type_=String())
+    return column == (named if by_id else select(d.id).where(d.name == named, d.is_domain).scalar_subquery())
+
+
+_c = Project.table.c
+_project = select(_c.id).where(_c.id == bindparam("id"), ~_c.is_domain)
+
+
+@cache
+def _project_named(by_id: bool) -> Select[tuple[str]]:
+    return select(_c.id).where(_c.name == bindparam("name"), in_domain(_c.domain_id, by_id), ~_c.is_domain)
 
 
 def domain_named(tx: Connection, ref: DomainRef) -> str | None:

@@ -7,14 +7,14 @@ from msgspec import Meta, Struct
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.core.errors import Invalid, NotFound, Unauthorized
-from cumulet.services.identity.auth.issue import issue, token_reply
+from cumulet.services.identity.auth.issue import issue, known_reply, token_reply
 from cumulet.services.identity.auth.method import Proof, combined
 from cumulet.services.identity.auth.methods import METHODS
 from cumulet.services.identity.auth.scope import Scope, place_of
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.memory import Known
 from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
-from cumulet.services.identity.session import Session
 
 ACCESS_RULES = 1.0
 """The version of access rules, as the header of a validation names it."""
@@ -71,15 +71,15 @@ async def _prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proo
     return combined([await METHODS[method](ctx, payloads[method]) for method in dict.fromkeys(methods)])
 
 
-async def _subject(ctx: Ctx, rule: str, *, allow_expired: bool = False) -> tuple[str, Session]:
+async def _subject(ctx: Ctx, rule: str, *, allow_expired: bool = False) -> tuple[str, Known]:
     """The token that the request is about, if the caller may do this with it."""
     token = ctx.request.headers.get("X-Subject-Token") or ""
     try:
-        session = await ctx.service.session(token, allow_expired=allow_expired)
+        known = await ctx.service.known(token, allow_expired=allow_expired)
     except Unauthorized:
         raise NotFound(message="Failed to validate token") from None
-    ctx.require(rule, {"target.token.user_id": session.user.id})
-    return token, session
+    ctx.require(rule, {"target.token.user_id": known.session.user.id})
+    return token, known
 
 
 def _knows_access_rules(ctx: Ctx) -> bool:
@@ -95,17 +95,17 @@ async def show_token(ctx: Ctx) -> Response:
     `allow_expired` one counts too that ended a while ago."""
     rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
     late = (ctx.request.query.get("allow_expired") or "").lower() in TRUE
-    token, session = await _subject(ctx, rule, allow_expired=late)
-    bound = session.lent is not None and session.lent.access_rules is not None
-    if bound and not _knows_access_rules(ctx):
+    token, known = await _subject(ctx, rule, allow_expired=late)
+    lent = known.session.lent
+    if lent is not None and lent.access_rules is not None and not _knows_access_rules(ctx):
         raise NotFound(message="Failed to validate token")
-    return await token_reply(ctx, token, session, 200)
+    return await known_reply(ctx, token, known)
 
 
 async def revoke_token(ctx: Ctx) -> Response:
     """Revoke a token."""
-    _, session = await _subject(ctx, "identity:revoke_token")
-    await ctx.service.revoke(session.claims)
+    _, known = await _subject(ctx, "identity:revoke_token")
+    await ctx.service.revoke(known.session.claims)
     return Response(204)
 
 
