@@ -115,6 +115,18 @@ class Settings(Struct, frozen=True, kw_only=True):
             "not written",
         ),
     ] = None
+    auth_ttl: Annotated[
+        int, _says("For how many minutes after it was signed a request of EC2 is good to authenticate with.", ge=1)
+    ] = 15
+    credential_user_limit: Annotated[
+        int, _says("How many credentials a user may have; -1 is as many as he likes.", ge=-1)
+    ] = -1
+    request_token_duration: Annotated[
+        int, _says("How long a request token of OAuth 1.0 is valid, in seconds; 0 is for ever.", ge=0)
+    ] = 28800
+    access_token_duration: Annotated[
+        int, _says("How long an access token of OAuth 1.0 is valid, in seconds; 0 is for ever.", ge=0)
+    ] = 86400
     max_redelegation_count: Annotated[
         int, _says("How often what a trust gives may be passed on by further trusts.", ge=0, le=16)
     ] = 3

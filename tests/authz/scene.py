@@ -63,7 +63,8 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
         "service_id": s["service"], "interface": "public", "url": "http://127.0.0.1:1"}}),
     "region": ("admin", "identity", "/v3/regions", lambda s: {"region": {"id": secrets.token_hex(4)}}),
     "credential": ("member", "identity", "/v3/credentials", lambda s: {
-        "credential": {"type": "scene", "blob": "secret"}}),
+        "credential": {"type": "scene", "blob": "secret", "user_id": s.users["member"]}}),
+    "consumer": ("admin", "identity", "/v3/OS-OAUTH1/consumers", lambda s: {"consumer": {"description": NAME}}),
     "trust": ("member", "identity", "/v3/OS-TRUST/trusts", lambda s: {"trust": {
         "trustor_user_id": s.users["member"], "trustee_user_id": s["user"], "project_id": s.demo, "impersonation": False,
         "roles": [{"name": "reader"}]}}),
@@ -89,6 +90,7 @@ PLACES: dict[str, str] = {
     # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
     "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
     "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
+    "consumers": "consumer", "authorize": "=none", "access_tokens": "=none",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
     "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",

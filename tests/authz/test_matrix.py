@@ -40,7 +40,8 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
     "identity": [
         (r"\S+ /v3/auth/.*", ANY),
         (r"GET /v3/(regions.*|credentials)", ANY),
-        (r"POST /v3/credentials", ANY),
+        (r"POST /v3/credentials", OWNER_ADMIN),
+        (r"\S+ /v3/users/\{user_id\}/credentials/OS-EC2.*", OWNER_ADMIN),
         (r"\S+ /v3/credentials/.*", OWNER_ADMIN),
         (r"GET /v3/domains/\{id\}", ADMIN),
         (r"GET /v3/OS-TRUST/trusts", ADMIN),
@@ -98,6 +99,7 @@ NOTHING = re.compile(
     # calls for which who may make them may still find nothing
     r"GET (/v2/info/stores|/v2.0/agents/|\S+/extensions/\{|\S+/os-flavor-access)"
     r"|(DELETE|PUT) \S+/os-services|\S+/os-hosts/|/allocations/"
+    r"|/authorize/|/access_tokens/\{|/(ec2|s3)tokens"
     r"|/os-hypervisors/\{id\}/(search|servers)|inherited_to_projects|/OS-TRUST/trusts/\{id\}/roles/|removeSecurityGroup|removeTenantAccess"
 )
 
@@ -133,6 +135,8 @@ BODIES: list[tuple[str, Any]] = [
     (r"PUT /v2/images/\{image_id\}/members/.*", {"status": "accepted"}),
     (r"PATCH /v2/images/.*", [{"op": "replace", "path": "/name", "value": "other"}]),
     (r"PUT /v3/projects/\{id\}/tags", {"tags": ["blue"]}),
+    (r"POST .*/credentials/OS-EC2", {"tenant_id": "{demo}"}),
+    (r"POST /v3/(ec2|s3)tokens", {"credentials": {"access": "none"}}),
     (r"PUT /resource_providers/\{uuid\}", {"name": "other"}),
     (r"POST /v2\.1/os-server-groups", {"server_group": {"name": "new", "policy": "affinity"}}),
     (r"POST /resource_classes", {"name": "CUSTOM_RED"}),
@@ -210,12 +214,15 @@ class Ask:
             return scene.elsewhere
         if self.endpoint.path.startswith("/v3/users/{user_id}/") and before == "users":
             return scene.users["member"]
-        if before in ("agents", "os-hypervisors", "os-interface", "os-instance-actions"):
+        if before in ("agents", "os-hypervisors", "os-interface", "os-instance-actions", "OS-EC2"):
             return self._found(before)
         return scene.place(before)
 
     def _found(self, before: str) -> str:
-        """The id of something that the cloud made itself."""
+        """The id of something that the cloud makes itself."""
+        if before == "OS-EC2":
+            path, body = f"/v3/users/{self.scene.users['member']}/credentials/OS-EC2", {"tenant_id": self.scene.demo}
+            return str(self._send("POST", path, body, "admin").json()["credential"]["access"])
         if before == "agents":
             reply = self._send("GET", "/v2.0/agents", None, "admin").json()["agents"]
             return str(reply[0]["id"]) if reply else "none"

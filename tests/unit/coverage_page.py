@@ -15,9 +15,8 @@ FIRST = "own API first, then what few clients use"
 NOT_YET: dict[str, list[tuple[str, str]]] = {
     "identity": [
         ("Federation (`OS-FEDERATION`), SAML, mappings", "needs an outside identity provider to be tested against"),
-        ("OAuth 1 and 2 (`OS-OAUTH1`, `OS-OAUTH2`)", "hardly used"),
+        ("Certificates as clients of OAuth 2 (`tls_client_auth`)", "needs a front end that is trusted to verify them"),
         ("Unified limits (`registered_limits`, `limits`)", "each service keeps its own quotas"),
-        ("EC2 credentials and tokens (`OS-EC2`, `ec2tokens`, `s3tokens`)", "come with the EC2 and S3 faces"),
         ("Domain configuration (LDAP)", "there is one backend: the database"),
         ("Endpoint groups (`OS-EP-FILTER`) and endpoint policies", "the catalogue is the same for everybody"),
         ("Multi-factor rules, TOTP", "passwords and tokens are the methods so far"),

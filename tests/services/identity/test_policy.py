@@ -146,13 +146,14 @@ async def test_users_see_themselves_and_refusals_name_the_rule(identity: Identit
 async def test_credentials_are_their_owners(identity: Identity) -> None:
     demo, user_id = await identity.token("demo"), identity.accounts.demo_user_id
     project = identity.accounts.demo_project_id
-    body = {"credential": {"type": "ec2", "blob": '{"access":"a","secret":"b"}', "project_id": project}}
+    blob = '{"access":"a","secret":"b"}'
+    body = {"credential": {"type": "ec2", "blob": blob, "project_id": project, "user_id": user_id}}
     made = (await identity.call("POST", "/v3/credentials", body, token=demo)).json()["credential"]
     assert made["user_id"] == user_id and made["blob"] == body["credential"]["blob"]
     assert (await identity.call("POST", "/v3/credentials", body, token=demo)).status == 409
     for_admin = {"credential": {**body["credential"], "user_id": identity.accounts.admin_user_id}}
     assert (await identity.call("POST", "/v3/credentials", for_admin, token=demo)).status == 403
-    theirs = await identity.made("credentials", type="cert", blob="x")
+    theirs = await identity.made("credentials", type="cert", blob="x", user_id=identity.accounts.admin_user_id)
     path = f"/v3/credentials/{theirs['id']}"
     assert (await identity.call("GET", path, token=demo)).status == 403
     assert [c["id"] for c in (await identity.call("GET", "/v3/credentials", token=demo)).json()["credentials"]] == [
@@ -161,8 +162,9 @@ async def test_credentials_are_their_owners(identity: Identity) -> None:
     assert len((await identity.call("GET", "/v3/credentials")).json()["credentials"]) == 2
     give_away = {"credential": {"user_id": identity.accounts.admin_user_id}}
     assert (await identity.call("PATCH", f"/v3/credentials/{made['id']}", give_away, token=demo)).status == 403
-    changed = await identity.call("PATCH", f"/v3/credentials/{made['id']}", {"credential": {"blob": "new"}}, token=demo)
-    assert changed.json()["credential"]["blob"] == "new"
+    other = {"credential": {"blob": '{"access":"a","secret":"c"}'}}
+    changed = await identity.call("PATCH", f"/v3/credentials/{made['id']}", other, token=demo)
+    assert changed.json()["credential"]["blob"] == other["credential"]["blob"]
     data = identity.runtime.kernel.settings.data
     stored = b"".join(f.read_bytes() for f in data.glob("cumulet.sqlite*"))
     assert b'{"access":"a","secret":"b"}' not in stored

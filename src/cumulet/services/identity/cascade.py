@@ -24,8 +24,9 @@ a = assignment.c
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
     tx.execute(delete(membership).where(membership.c.user_id == id))
-    credential = metadata.tables["identity_credential"]
+    credential, access_token = metadata.tables["identity_credential"], metadata.tables["identity_access_token"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
+    tx.execute(delete(access_token).where(access_token.c.authorizing_user_id == id))
     trust = _columns("trust")
     remove_trusts(tx, or_(trust.trustor_user_id == id, trust.trustee_user_id == id))
     forget_programs(tx, id)
@@ -60,6 +61,8 @@ def forget_project(tx: Connection, id: str) -> None:
     tx.execute(delete(assignment).where(a.target_id == id, a.target_id != SYSTEM))
     credential, user = metadata.tables["identity_credential"], metadata.tables["identity_user"]
     tx.execute(delete(credential).where(credential.c.project_id == id))
+    access_token = metadata.tables["identity_access_token"]
+    tx.execute(delete(access_token).where(access_token.c.project_id == id))
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
     remove_trusts(tx, _columns("trust").project_id == id)
     remove_application_credentials(tx, _columns("application_credential").project_id == id)

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 TRUST = "trust"
 APPLICATION_CREDENTIAL = "application_credential"
+ACCESS_TOKEN = "access_token"
 """Kinds of delegation, as `Claims.via` names them."""
 
 HEX_ID = re.compile(r"^[0-9a-f]{32}$")

@@ -4,14 +4,20 @@ from cumulet.api.dialect import IDENTITY
 from cumulet.api.service import Service
 from cumulet.services.identity import (
     access_rule,
+    access_token,
     application_credential,
+    consumer,
     credential,
     domain,
+    ec2_credential,
     endpoint,
     group,
     policy,
     project,
     region,
+    request_token,
+    retired,
+    revoke_event,
     role,
     role_assignment,
     rules,
@@ -20,11 +26,13 @@ from cumulet.services.identity import (
     user,
     version,
 )
-from cumulet.services.identity.auth import available, token
+from cumulet.services.identity.auth import available, ec2_token, oauth2, token
 
 PARTS = (
     token,
     available,
+    ec2_token,
+    oauth2,
     domain,
     project,
     user,
@@ -35,7 +43,13 @@ PARTS = (
     endpoint,
     region,
     credential,
+    ec2_credential,
+    consumer,
+    request_token,
+    access_token,
     policy,
+    revoke_event,
+    retired,
     trust,
     application_credential,
     access_rule,

@@ -11,6 +11,7 @@ ANYBODY = "@"
 RULES: Mapping[str, str] = {
     "admin_required": "role:admin",
     "service_role": "role:service",
+    "service_or_admin": "rule:admin_required or rule:service_role",
     "owner": "user_id:%(user_id)s",
     "admin_or_owner": "rule:admin_required or rule:owner",
     "token_subject": "user_id:%(target.token.user_id)s",

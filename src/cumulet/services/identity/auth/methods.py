@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from cumulet.services.identity.auth.by_application_credential import prove_application_credential
+from cumulet.services.identity.auth.by_oauth1 import prove_oauth1
 from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
 from cumulet.services.identity.auth.method import Method
@@ -10,5 +11,6 @@ from cumulet.services.identity.auth.method import Method
 METHODS: Mapping[str, Method] = {
     "password": prove_password,
     "token": prove_token,
+    "oauth1": prove_oauth1,
     "application_credential": prove_application_credential,
 }

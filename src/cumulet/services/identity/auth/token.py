@@ -56,12 +56,12 @@ _payloads = msgspec.json.Decoder(_PayloadsBody).decode
 async def issue_token(ctx: Ctx, body: AuthBody) -> Response:
     """Log in: a token for who shows that he is a user, for the scope he asks for."""
     payloads = _payloads(await ctx.request.read()).auth.identity
-    proof = await _prove(ctx, body.auth.identity.methods, payloads)
+    proof = await prove(ctx, body.auth.identity.methods, payloads)
     token, session = await issue(ctx, proof, await place_of(ctx, proof, body.auth.scope))
     return await token_reply(ctx, token, session, 201)
 
 
-async def _prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proof:
+async def prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proof:
     """Check every method that is used; all must tell of the same user."""
     if unknown := [m for m in methods if m not in METHODS]:
         raise Unauthorized(f"Attempted to authenticate with an unsupported method: {', '.join(sorted(unknown))[:200]}.")
