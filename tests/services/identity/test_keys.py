@@ -55,7 +55,7 @@ async def test_survivors_stay_valid_and_tokens_of_an_unseen_key_are_opened(ident
 
 
 async def credential(identity: Identity, text: str) -> str:
-    made = await identity.made("credentials", type="cert", blob=text)
+    made = await identity.made("credentials", type="cert", blob=text, user_id=identity.accounts.demo_user_id)
     return str(made["id"])
 
 

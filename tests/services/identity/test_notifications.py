@@ -81,7 +81,7 @@ async def test_each_kind_of_thing_is_told_of(identity: Identity, ear: Ear) -> No
         ("groups", "group", {}),
         ("roles", "role", {}),
         ("services", "service", {"type": "x"}),
-        ("credentials", "credential", {"type": "cert", "blob": "x"}),
+        ("credentials", "credential", {"type": "cert", "blob": "x", "user_id": identity.accounts.demo_user_id}),
     ):
         made = await identity.made(path, **({"name": "new", **values} if path != "credentials" else values))
         one = f"/v3/{path}/{made['id']}"
