@@ -7,6 +7,12 @@ GUEST := guest.qcow2
 ARGS ?=
 SETS ?= smoke
 TESTS ?= tests
+# OpenAPI documents of the APIs, where they are at hand, to hold replies against
+OPENAPI := $(wildcard ../shared/openapi)
+
+ifneq ($(OPENAPI),)
+export CUMULET_OPENAPI ?= $(abspath $(OPENAPI))
+endif
 
 .PHONY: help install up test check format docs bench guest-image conformance clean
 

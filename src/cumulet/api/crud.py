@@ -104,12 +104,16 @@ async def list_page(
     request, dialect = ctx.request, ctx.dialect
     may = granted(ctx, cls)
     ready = plan(cls, request.query, ctx.version, may, [*scope(ctx), *extra], dialect, listing)
+    if dialect.peeks and ready.limit:
+        ready.limit += 1
     show = view or viewer(ctx, cls, may)
 
     def look(tx: Connection) -> tuple[list[Any], str | None, str | None]:
         rows = fetch(tx, ready)
         key = cls.table.primary_key.columns[0].name
         full = ready.limit is not None and len(rows) == ready.limit > 0
+        if full and dialect.peeks:
+            del rows[0 if ready.reverse else -1]
         paged = "limit" in request.query or full
         after = getattr(rows[-1], key) if rows and (full or (ready.reverse and paged)) else None
         before = getattr(rows[0], key) if rows and paged and (ready.marker or ready.reverse) else None

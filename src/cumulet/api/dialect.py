@@ -46,6 +46,7 @@ class Dialect:
     self_links: bool = False  # every object (shown as a mapping) carries {"links": {"self": its URL}}
     limit: int | None = None  # items of a page where the caller asks for none
     max_limit: int | None = None
+    peeks: bool = False  # looks one item further, so that a page tells of a next one only where there is one
     marker_status: int = 400  # of a marker that is not there
     trailing_slash: bool = True  # "/things/" is the collection; where not, it is a thing without an id, and a 404
 
@@ -89,10 +90,11 @@ def _identity_fault(status: int, error: e.CloudError, request_id: str, request: 
 def _identity_page(
     request: Request, plural: str, items: Sequence[Any], after: str | None, before: str | None
 ) -> dict[str, Any]:
-    def link(marker: str | None) -> str | None:
-        return f"{request.base_url}{request.path}?{request.query.replaced(marker=marker)}" if marker else None
-
-    return {plural: items, "links": {"self": request.url, "previous": link(before), "next": link(after)}}
+    links: dict[str, str | None] = {"self": request.url, "previous": None, "next": None}
+    if after is None:
+        return {plural: items, "links": links}
+    links["next"] = f"{request.base_url}{request.path}?{request.query.replaced(marker=after)}"
+    return {plural: items, "links": links, "truncated": True}
 
 
 # ---- compute (nova) -----------------------------------------------------------------------------------------------------
@@ -206,7 +208,14 @@ def _plain_page(
 
 # ---- the rows -----------------------------------------------------------------------------------------------------------
 
-IDENTITY = Dialect(_identity_fault, _identity_page, statuses={e.QuotaExceeded: 403}, self_links=True)
+IDENTITY = Dialect(
+    _identity_fault,
+    _identity_page,
+    statuses={e.QuotaExceeded: 403},
+    self_links=True,
+    max_limit=1000,
+    peeks=True,
+)
 COMPUTE = Dialect(
     _compute_fault,
     _compute_page,

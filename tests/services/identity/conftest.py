@@ -12,6 +12,7 @@ from cumulet.services.identity.declaration import SERVICE
 from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
 from cumulet.services.identity.runtime import IdentityRuntime
 from tests.harness import Client, Reply, kernel, serve
+from tests.services.identity.openapi import checked
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORDS = {"admin": "admin-secret", "demo": "demo-secret"}
@@ -67,9 +68,9 @@ class Identity:
         role_id: str = reply.json()["roles"][0]["id"]
         return role_id
 
-    async def grant(self, role: str, place: str, actor: str, method: str = "PUT") -> Reply:
+    async def grant(self, role: str, place: str, actor: str, method: str = "PUT", end: str = "") -> Reply:
         """Give (or DELETE, or HEAD) a role: `grant("member", "projects/ID", "users/ID")`."""
-        return await self.call(method, f"/v3/{place}/{actor}/roles/{await self.role(role)}")
+        return await self.call(method, f"/v3/{place}/{actor}/roles/{await self.role(role)}{end}")
 
     async def person(self, name: str, role: str, place: str, domain: str = "default") -> Mapping[str, Any]:
         """A new user (password `secret`) who holds a role somewhere."""
@@ -85,7 +86,7 @@ async def identity_in(directory: Path, **settings: Any) -> AsyncIterator[Identit
         accounts = await runtime.ensure_bootstrap(wanted())
         await runtime.start()
         async with serve(SERVICE, runtime, authenticate=runtime.authenticate) as client:
-            identity = Identity(runtime, client, accounts)
+            identity = Identity(runtime, checked(client), accounts)
             identity.admin = await identity.token("admin", scope="admin")
             yield identity
         await runtime.stop()

@@ -85,11 +85,13 @@ async def test_the_domain_comes_from_the_token_and_stays(identity: Identity, col
     item = reply.json()[key]
     assert reply.status == 201 and item["domain_id"] == realm["id"]
     system = await identity.token("admin", scope={"system": {"all": True}})
-    assert (await identity.call("POST", f"/v3/{collection}", {key: {"name": "no"}}, token=system)).status == 400
+    reply = await identity.call("POST", f"/v3/{collection}", {key: {"name": "anywhere"}}, token=system)
+    assert reply.status == 201 and reply.json()[key]["domain_id"] == "default"
     path = f"/v3/{collection}/{item['id']}"
     assert (await identity.call("PATCH", path, {key: {"domain_id": "default"}})).status == 400
     assert (await identity.call("PATCH", path, {key: {"domain_id": realm["id"]}})).status == 200
-    assert (await identity.call("POST", f"/v3/{collection}", {key: {"name": "x", "domain_id": "none"}})).status == 404
+    nowhere = await identity.call("POST", f"/v3/{collection}", {key: {"name": "x", "domain_id": "none"}})
+    assert nowhere.status == (400 if key == "project" else 404)
 
 
 @pytest.mark.parametrize("name", ["", " ", 7, None, "x" * 256])
@@ -107,8 +109,18 @@ async def test_lists_filter_sort_and_page(identity: Identity) -> None:
     assert [u["id"] for u in reply.json()["users"]] == [made[1]["id"]]
     page = (await identity.call("GET", "/v3/users?limit=2&sort_key=name")).json()
     assert [u["name"] for u in page["users"]] == ["admin", "demo"]
+    assert page["truncated"] is True and page["links"]["previous"] is None
     path = page["links"]["next"].removeprefix(identity.http.url)
-    assert [u["name"] for u in (await identity.call("GET", path)).json()["users"]] == ["user-0", "user-1"]
+    page = (await identity.call("GET", path)).json()
+    assert [u["name"] for u in page["users"]] == ["user-0", "user-1"] and page["truncated"] is True
+    page = (await identity.call("GET", page["links"]["next"].removeprefix(identity.http.url))).json()
+    assert [u["name"] for u in page["users"]] == ["user-2"]
+    assert page["links"]["next"] is None and "truncated" not in page
+    page = (await identity.call("GET", "/v3/users?limit=5")).json()
+    assert len(page["users"]) == 5 and page["links"]["next"] is None and "truncated" not in page
+    enabled = (await identity.call("GET", "/v3/users?enabled")).json()["users"]
+    assert {u["name"] for u in enabled} == {"admin", "demo", "user-0", "user-2"}
+    assert (await identity.call("GET", "/v3/users?enabled=perhaps")).status == 400
     assert (await identity.call("GET", "/v3/users?limit=many")).status == 400
     assert (await identity.call("GET", "/v3/users?marker=none")).status == 400
 
@@ -116,20 +128,32 @@ async def test_lists_filter_sort_and_page(identity: Identity) -> None:
 async def test_projects_form_trees(identity: Identity) -> None:
     top = await identity.made("projects", name="l1")
     chain = [top]
-    for level in range(2, 5):
+    for level in range(2, 6):
         chain.append(await identity.made("projects", name=f"l{level}", parent_id=chain[-1]["id"]))
-    too_deep = {"project": {"name": "l5", "parent_id": chain[-1]["id"]}}
+    too_deep = {"project": {"name": "l6", "parent_id": chain[-1]["id"]}}
     assert (await identity.call("POST", "/v3/projects", too_deep)).status == 403
     assert (await identity.call("DELETE", f"/v3/projects/{top['id']}")).status == 403
     path = f"/v3/projects/{chain[2]['id']}"
     shown = (await identity.call("GET", f"{path}?parents_as_list&subtree_as_ids")).json()["project"]
+    assert shown["parents"] == []  # the lists hold what the caller has a role on
+    assert shown["subtree"] == {chain[3]["id"]: {chain[4]["id"]: None}}
+    await identity.grant(
+        "admin",
+        "OS-INHERIT/domains/default",
+        f"users/{identity.accounts.admin_user_id}",
+        "PUT",
+        "/inherited_to_projects",
+    )
+    shown = (await identity.call("GET", f"{path}?parents_as_list")).json()["project"]
     assert [p["project"]["name"] for p in shown["parents"]] == ["l2", "l1"]
-    assert shown["subtree"] == {chain[3]["id"]: None}
     shown = (await identity.call("GET", f"{path}?parents_as_ids&subtree_as_list")).json()["project"]
     assert shown["parents"] == {chain[1]["id"]: {top["id"]: {"default": None}}}
-    assert [p["project"]["name"] for p in shown["subtree"]] == ["l4"]
+    assert [p["project"]["name"] for p in shown["subtree"]] == ["l4", "l5"]
+    for both in ("parents_as_list&parents_as_ids", "subtree_as_list&subtree_as_ids"):
+        assert (await identity.call("GET", f"{path}?{both}")).status == 400
+    assert (await identity.call("GET", f"{path}?parents_as_list&parents_as_ids=0")).status == 200
     assert (await identity.call("PATCH", path, {"project": {"parent_id": top["id"]}})).status == 403
-    assert (await identity.call("POST", "/v3/projects", {"project": {"name": "x", "parent_id": "none"}})).status == 404
+    assert (await identity.call("POST", "/v3/projects", {"project": {"name": "x", "parent_id": "none"}})).status == 400
 
 
 async def test_a_project_that_is_a_domain(identity: Identity) -> None:
@@ -223,7 +247,7 @@ async def test_roles_of_a_domain_count_for_what_they_imply_only(identity: Identi
     user = await identity.made("users", name="ann", password="secret", domain_id=realm["id"])
     grant = f"/v3/projects/{project['id']}/users/{user['id']}/roles/{local['id']}"
     elsewhere = f"/v3/projects/{identity.accounts.demo_project_id}/users/{user['id']}/roles/{local['id']}"
-    assert (await identity.call("PUT", elsewhere)).status == 400
+    assert (await identity.call("PUT", elsewhere)).status == 403
     assert (await identity.call("PUT", grant)).status == 204
     assert (await identity.login("ann", domain=realm["id"], scope="work")).status == 401
     await identity.call("PUT", f"/v3/roles/{local['id']}/implies/{await identity.role('reader')}")

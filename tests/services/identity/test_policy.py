@@ -169,3 +169,95 @@ async def test_credentials_are_their_owners(identity: Identity) -> None:
     stored = b"".join(f.read_bytes() for f in data.glob("cumulet.sqlite*"))
     assert b'{"access":"a","secret":"b"}' not in stored
     assert (await identity.call("DELETE", f"/v3/credentials/{made['id']}", token=demo)).status == 204
+
+
+async def test_an_admin_of_a_domain_does_nothing_to_the_cloud(identity: Identity, realm: Mapping[str, Any]) -> None:
+    await identity.person("root", "admin", f"domains/{realm['domain']}", realm["domain"])
+    token = await identity.token("root", domain=realm["domain"], scope={"domain": {"id": realm["domain"]}})
+    local = await identity.made("roles", name="local", domain_id=realm["domain"])
+    system = f"/v3/system/users/{realm['user']}/roles"
+    for method, path, body in (
+        ("POST", "/v3/domains", {"domain": {"name": "new"}}),
+        ("PATCH", f"/v3/domains/{realm['domain']}", {"domain": {"description": "x"}}),
+        ("DELETE", f"/v3/domains/{realm['domain']}", None),
+        ("GET", "/v3/services", None),
+        ("GET", "/v3/policies", None),
+        ("POST", "/v3/regions", {"region": {}}),
+        ("POST", "/v3/roles", {"role": {"name": "new"}}),
+        ("POST", "/v3/roles", {"role": {"name": "new", "domain_id": realm["domain"]}}),
+        ("GET", f"/v3/roles?domain_id={realm['domain']}", None),
+        ("GET", f"/v3/roles/{local['id']}", None),
+        ("GET", f"/v3/roles/{realm['role']}/implies", None),
+        ("GET", "/v3/role_inferences", None),
+        ("GET", system, None),
+        ("PUT", f"{system}/{realm['role']}", None),
+    ):
+        assert (await identity.call(method, path, body, token=token)).status == 403, path
+    for path in ("regions", "roles", f"roles/{realm['role']}", "users", "role_assignments", f"users/{realm['user']}"):
+        assert (await identity.call("GET", f"/v3/{path}", token=token)).status == 200, path
+    made = await identity.call("POST", "/v3/projects", {"project": {"name": "mine"}}, token=token)
+    assert made.status == 201 and made.json()["project"]["domain_id"] == realm["domain"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "domains/none", 403), ("PATCH", "domains/none", 404), ("DELETE", "domains/none", 404),
+        ("GET", "groups/none", 403), ("PATCH", "groups/none", 403), ("DELETE", "groups/none", 404),
+        ("GET", "roles/none", 404), ("PATCH", "roles/none", 404), ("DELETE", "roles/none", 404),
+        ("GET", "roles/none/implies", 404), ("GET", "users/none", 403), ("PATCH", "users/none", 403),
+        ("DELETE", "users/none", 403), ("GET", "projects/none", 403), ("PATCH", "projects/none", 403),
+        ("GET", "services/none", 403), ("GET", "credentials/none", 403), ("GET", "users/none/projects", 403),
+        ("GET", "users/none/groups", 403), ("GET", "groups/none/users", 403), ("PUT", "groups/none/users/none", 403),
+    ],
+)  # fmt: skip
+async def test_who_learns_that_nothing_is_there(identity: Identity, method: str, path: str, status: int) -> None:
+    key = path.split("/")[0].removesuffix("s")
+    body = {key: {"description": "x"}} if method == "PATCH" else None
+    demo = await identity.token("demo")
+    assert (await identity.call(method, f"/v3/{path}", body, token=demo)).status == status
+    assert (await identity.call(method, f"/v3/{path}", body)).status == 404
+
+
+async def test_a_domain_manager_sees_the_roles_that_he_gives(identity: Identity, realm: Mapping[str, Any]) -> None:
+    odd = await identity.made("roles", name="odd")
+    local = await identity.made("roles", name="manager", domain_id=realm["domain"])
+    token = realm["t"]["domain_manager"]
+    assert (await identity.call("GET", f"/v3/roles/{realm['role']}", token=token)).status == 200
+    for hidden in (odd, local):
+        assert (await identity.call("GET", f"/v3/roles/{hidden['id']}", token=token)).status == 403
+    listed = (await identity.call("GET", "/v3/roles", token=token)).json()["roles"]
+    assert local["id"] not in [role["id"] for role in listed]
+    nameless = {"user": {"name": "someone"}}
+    assert (await identity.call("POST", "/v3/users", nameless, token=token)).status == 403
+
+
+async def test_a_check_of_a_grant_needs_a_role_of_ones_own_domain(identity: Identity, realm: Mapping[str, Any]) -> None:
+    elsewhere = await identity.made("domains", name="far")
+    roles = {
+        "own": (await identity.made("roles", name="local", domain_id=realm["domain"]))["id"],
+        "other": (await identity.made("roles", name="local", domain_id=elsewhere["id"]))["id"],
+        "global": realm["role"],
+    }
+    place = f"/v3/domains/{realm['domain']}/users/{realm['user']}/roles"
+    for role in roles.values():
+        assert (await identity.call("PUT", f"{place}/{role}")).status == 204
+    for kind, status in (("own", 204), ("other", 403), ("global", 204)):
+        found = await identity.call("HEAD", f"{place}/{roles[kind]}", token=realm["t"]["domain_reader"])
+        assert found.status == status, kind
+
+
+async def test_members_of_a_group_are_shown_within_the_domain(identity: Identity, realm: Mapping[str, Any]) -> None:
+    guest = await identity.made("users", name="guest")
+    for user in (realm["user"], guest["id"]):
+        assert (await identity.call("PUT", f"/v3/groups/{realm['group']}/users/{user}")).status == 204
+    path = f"/v3/groups/{realm['group']}/users"
+    seen = (await identity.call("GET", path, token=realm["t"]["domain_reader"])).json()["users"]
+    assert [user["id"] for user in seen] == [realm["user"]]
+    assert len((await identity.call("GET", path)).json()["users"]) == 2
+    assert [u["name"] for u in (await identity.call("GET", f"{path}?name__startswith=gu")).json()["users"]] == ["guest"]
+    abroad = await identity.made("groups", name="abroad")
+    await identity.call("PUT", f"/v3/groups/{abroad['id']}/users/{realm['user']}")
+    path = f"/v3/users/{realm['user']}/groups"
+    seen = (await identity.call("GET", path, token=realm["t"]["domain_reader"])).json()["groups"]
+    assert [group["id"] for group in seen] == [realm["group"]]

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import CTE, Connection, Row, Select, and_, bindparam, or_, select
+from sqlalchemy import CTE, Connection, Row, Select, and_, bindparam, literal, or_, select
 
 from cumulet.services.identity.project import Project, of_user
 from cumulet.services.identity.role import Role
@@ -100,3 +100,20 @@ def named(tx: Connection, ids: set[str]) -> list[RoleRef]:
         RoleRef(*row)
         for row in tx.execute(select(c.id, c.name).where(c.id.in_(ids), c.domain_id == "").order_by(c.name))
     ]
+
+
+def _above() -> Any:
+    """SELECT of the ids above a project, nearest first."""
+    c, parent = Project.table.c, Project.table.alias("parent")
+    tree = select(c.parent_id.label("id"), literal(1).label("level")).where(c.id == bindparam("id")).cte(recursive=True)
+    higher = select(parent.c.parent_id, tree.c.level + 1).where(parent.c.id == tree.c.id)
+    tree = tree.union_all(higher)
+    return select(tree.c.id).where(tree.c.id.is_not(None)).order_by(tree.c.level)
+
+
+_ancestors = _above()
+
+
+def ancestors(tx: Connection, project_id: str) -> list[str]:
+    """The ids of what is above a project, its domain last."""
+    return list(tx.execute(_ancestors, {"id": project_id}).scalars())

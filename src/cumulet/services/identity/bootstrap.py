@@ -67,7 +67,7 @@ def _role(tx: Connection, name: str) -> str:
     c = Role.table.c
     found = db.first(tx, Role, c.name == name, c.domain_id == "")
     if found is None:
-        found = Role.new(None, id=new_hex_id(), name=name)
+        found = Role.new(None, id=new_hex_id(), name=name, option_values={"immutable": True})
         db.insert(tx, found)
     return found.id
 

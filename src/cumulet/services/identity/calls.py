@@ -5,16 +5,20 @@ where it does not exist: only who may see all learns that)."""
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+from msgspec import UNSET
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
 
 from cumulet.api.crud import Scope, enveloped, everything, list_page
-from cumulet.api.http import Endpoint, Response
-from cumulet.api.query import Filter, Listing
-from cumulet.api.resource import Body, Resource, ResourceMeta
+from cumulet.api.http import Endpoint, Query, Response
+from cumulet.api.query import FALSE, TRUE, Filter, Listing
+from cumulet.api.resource import FILTER, Body, Resource, ResourceMeta
 from cumulet.core import db
 from cumulet.core.context import Context
+from cumulet.core.db.table import split
 from cumulet.core.errors import Forbidden, Invalid, NotFound
+from cumulet.services.identity.options import merged
 
 if TYPE_CHECKING:
     from cumulet.services.identity.runtime import IdentityRuntime
@@ -22,27 +26,43 @@ if TYPE_CHECKING:
 Ctx: TypeAlias = "Context[IdentityRuntime]"
 
 TARGET = ("id", "domain_id", "user_id", "project_id", "name")
+DEFAULT_DOMAIN = "default"
+"""The id of the domain that is there from the first start."""
 
 
 def target(item: Any, kind: str = "") -> dict[str, Any]:
-    """What rules may know of an object: `target.user.id`, `target.user.domain_id`, ..."""
+    """What rules may know of an object (or of the body that it is to be made from): `target.user.id`,
+    `target.user.domain_id`, ..."""
     if item is None:
         return {}
     kind = kind or item.kind
-    found = {f"target.{kind}.{n}": getattr(item, n) for n in TARGET if hasattr(item, n)}
+    given = ((n, getattr(item, n, UNSET)) for n in TARGET)
+    found = {f"target.{kind}.{n}": value or None for n, value in given if value is not UNSET}
     return {**found, "target.domain_id": found.get(f"target.{kind}.domain_id")}
 
 
 def guard(ctx: Ctx, verb: str, cls: ResourceMeta, item: Any) -> None:
-    """Forbidden unless the caller may do this to the object."""
-    ctx.require(f"identity:{verb}_{cls.kind}", target(item))
+    """Forbidden unless the caller may do this to the object, or make one of this body."""
+    ctx.require(f"identity:{verb}_{cls.kind}", target(item, cls.kind))
 
 
-async def look_up(ctx: Ctx, verb: str, cls: type[Resource], id: str, *where: ColumnElement[bool]) -> Any:
-    """The object, if the caller may do this to it."""
+Guard = Callable[[Ctx, str, ResourceMeta, Any], None]
+
+
+async def look_up(
+    ctx: Ctx,
+    verb: str,
+    cls: type[Resource],
+    id: str,
+    *where: ColumnElement[bool],
+    ask: Guard = guard,
+    told: bool = False,
+) -> Any:
+    """The object, if the caller may do this to it. With `told` everybody learns that there is none."""
     key = cls.table.primary_key.columns[0]
     item = await ctx.service.kernel.db.read_inline(db.first, cls, key == id, *where)
-    guard(ctx, verb, cls, item)
+    if item is not None or not told:
+        ask(ctx, verb, cls, item)
     if item is None:
         raise NotFound(cls.kind, id)
     return item
@@ -59,11 +79,13 @@ def own_domain(cls: ResourceMeta) -> Scope:
 
 
 def home_domain(ctx: Ctx) -> str:
-    """The domain of what is made without naming one: that of the token."""
-    domain = ctx.caller.domain_id or ctx.caller.project_domain_id
-    if not domain:
-        raise Invalid("The request must name a domain_id, or be made with a token scoped to a domain or project.")
-    return domain
+    """The domain of what is made without naming one: that of a domain's token, else the default one."""
+    return ctx.caller.domain_id or DEFAULT_DOMAIN
+
+
+def flag(query: Query, name: str) -> bool:
+    """A parameter that counts as true by being there, unless it is 0."""
+    return name in query and (query.get(name) or "").lower() not in FALSE
 
 
 def inexact(cls: ResourceMeta, *names: str) -> dict[str, Filter]:
@@ -84,14 +106,46 @@ def _matching(column: ColumnClause[Any], kind: str) -> Filter:
     return condition
 
 
+def search(cls: ResourceMeta, **more: Filter) -> Listing:
+    """How a resource is listed: by id; every filter that is declared, text in part as well, and `enabled` without a value."""
+    filters: dict[str, Filter] = {}
+    for field in cls.fields:
+        if FILTER not in field.use or not field.stored:
+            continue
+        kind, _, _ = split(field.type)
+        if kind is str:
+            filters |= inexact(cls, field.name)
+        elif kind is bool:
+            filters[field.wire] = _truth(cls.table.c[field.name], field.wire)
+    return Listing(sort=(("id", "asc"),), filters={**filters, **more})
+
+
+def _truth(column: ColumnClause[Any], name: str) -> Filter:
+    def condition(values: list[str]) -> ColumnElement[bool]:
+        text = values[-1].lower()
+        if text in FALSE:
+            return ~column
+        if text not in TRUE and text:
+            raise Invalid(f"Invalid input for {name}: '{text}' is not a boolean; true or false would be.")
+        return column.is_(True)
+
+    return condition
+
+
 def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: Any) -> Any:
     """Store an update's fields; free attributes are added to those that are there. The changed object."""
     item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}
     changes = {n: v for n, v in body.given().items() if n in stored} | more
     changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
+    if "option_values" in changes:
+        changes["option_values"] = merged(item.option_values, changes["option_values"])
     db.update(tx, cls, id, **changes)
     return db.get(tx, cls, id)
+
+
+def _as_stored(ctx: Ctx, item: Any) -> Any:
+    return item
 
 
 def calls(
@@ -103,48 +157,48 @@ def calls(
     scope: Scope = everything,
     listing: Listing | None = None,
     where: Sequence[ColumnElement[bool]] = (),
-    reveal: Callable[[Ctx, Any], Any] | None = None,
+    reveal: Callable[[Ctx, Any], Any] = _as_stored,
+    ask: Guard = guard,
+    told: Sequence[str] = (),
 ) -> list[Endpoint]:
     """List, show, create, update (PATCH) and delete of a resource, under `identity:<verb>_<kind>`. `create` asks `guard`
     itself, once it knows what is to be made; `update` and `delete` get the object. `where` tells it apart in its table,
-    `reveal` turns what is stored into what is shown."""
-    listed = listing or Listing(sort=(("id", "asc"),))
-    list_rule = f"identity:list_{cls.options.plural}"
+    `reveal` turns what is stored into what is shown. `ask` is the question to policy where it is another than `guard`;
+    `told` are the verbs (get, update, delete) for which a missing object is a 404 to everybody, as upstream has it."""
+    listed = listing or search(cls)
 
-    def opened(ctx: Ctx, item: Any) -> Any:
-        return item if reveal is None else reveal(ctx, item)
+    async def found(ctx: Ctx, verb: str, id: str) -> Any:
+        return await look_up(ctx, verb, cls, id, *where, ask=ask, told=verb in told)
 
     async def list_all(ctx: Ctx) -> Any:
-        ctx.require(list_rule, {"target.domain_id": ctx.caller.domain_id})
-        enrich = None if reveal is None else lambda _tx, rows: [reveal(ctx, row) for row in rows]
+        ctx.require(f"identity:list_{cls.options.plural}", {"target.domain_id": ctx.caller.domain_id})
+        enrich = None if reveal is _as_stored else lambda _tx, rows: [reveal(ctx, row) for row in rows]
         return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
 
     async def show_one(ctx: Ctx, id: str) -> Any:
-        return enveloped(ctx, cls, opened(ctx, await look_up(ctx, "get", cls, id, *where)))
+        return enveloped(ctx, cls, reveal(ctx, await found(ctx, "get", id)))
 
     async def create_one(ctx: Ctx, body: Body) -> Any:
         assert create is not None
-        return enveloped(ctx, cls, opened(ctx, await create(ctx, body)))
+        return enveloped(ctx, cls, reveal(ctx, await create(ctx, body)))
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
-        changed = await update(ctx, await look_up(ctx, "update", cls, id, *where), body)
-        return enveloped(ctx, cls, opened(ctx, changed))
+        item = await found(ctx, "update", id)
+        await _same_id(ctx, cls, id)
+        return enveloped(ctx, cls, reveal(ctx, await update(ctx, item, body)))
 
     async def delete_one(ctx: Ctx, id: str) -> Any:
         assert delete is not None
-        await delete(ctx, await look_up(ctx, "delete", cls, id, *where))
+        await delete(ctx, await found(ctx, "delete", id))
         return Response(204)
 
     list_all.__doc__ = f"List {cls.options.plural}."
-    show_one.__doc__ = f"Show a {cls.kind}."
-    create_one.__doc__ = f"Create a {cls.kind}."
-    update_one.__doc__ = f"Change a {cls.kind}."
-    delete_one.__doc__ = f"Delete a {cls.kind}."
+    for function, verb in ((show_one, "Show"), (create_one, "Create"), (update_one, "Change"), (delete_one, "Delete")):
+        function.__doc__ = f"{verb} a {cls.kind}."
     collection, member = cls.options.path, f"{cls.options.path}/{{id}}"
     endpoints = [
-        Endpoint("GET", collection, list_all, resource=cls),
-        Endpoint("GET", member, show_one, resource=cls),
+        Endpoint("GET", path, call, resource=cls) for path, call in ((collection, list_all), (member, show_one))
     ]
     if create is not None:
         endpoints.append(Endpoint("POST", collection, create_one, body=cls, status=201, resource=cls))
@@ -153,6 +207,13 @@ def calls(
     if delete is not None:
         endpoints.append(Endpoint("DELETE", member, delete_one, resource=cls))
     return endpoints
+
+
+async def _same_id(ctx: Ctx, cls: ResourceMeta, id: str) -> None:
+    """Invalid if the body of an update names another object than its path does."""
+    sent = msgspec.json.decode(await ctx.request.read(), type=dict[str, Any]).get(cls.options.key, {})
+    if isinstance(sent, dict) and sent.get("id") not in (None, id):
+        raise Invalid("Cannot change ID: it is not the one of the path.")
 
 
 def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:

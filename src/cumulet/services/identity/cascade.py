@@ -13,9 +13,12 @@ from cumulet.services.identity.tables import (
     application_credential_role,
     application_credential_rule,
     assignment,
+    failed_login,
     implied_role,
     membership,
+    password_history,
     trust_role,
+    used_passcode,
 )
 
 a = assignment.c
@@ -23,7 +26,8 @@ a = assignment.c
 
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
-    tx.execute(delete(membership).where(membership.c.user_id == id))
+    for table in (membership, password_history, failed_login, used_passcode):
+        tx.execute(delete(table).where(table.c.user_id == id))
     credential, access_token = metadata.tables["identity_credential"], metadata.tables["identity_access_token"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
     tx.execute(delete(access_token).where(access_token.c.authorizing_user_id == id))

@@ -11,6 +11,7 @@ from cumulet.services.identity import (
     domain,
     ec2_credential,
     endpoint,
+    grant,
     group,
     policy,
     project,
@@ -24,6 +25,8 @@ from cumulet.services.identity import (
     service,
     trust,
     user,
+    user_password,
+    user_token,
     version,
 )
 from cumulet.services.identity.auth import available, ec2_token, oauth2, token
@@ -36,8 +39,10 @@ PARTS = (
     domain,
     project,
     user,
+    user_password,
     group,
     role,
+    grant,
     role_assignment,
     service,
     endpoint,
@@ -50,16 +55,19 @@ PARTS = (
     policy,
     revoke_event,
     retired,
+    user_token,
     trust,
     application_credential,
     access_rule,
 )
+
+CALLS = [call for part in PARTS for call in part.endpoints]
 
 SERVICE = Service(
     type="identity",
     upstream="keystone",
     ports=("identity", "identity-admin"),
     dialect=IDENTITY,
-    endpoints=[*version.endpoints, *(call for part in PARTS for call in part.endpoints)],
+    endpoints=[*version.documents(CALLS), *CALLS],
     rules={**rules.RULES, **{name: text for part in PARTS for name, text in part.RULES.items()}},
 )

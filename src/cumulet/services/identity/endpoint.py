@@ -7,12 +7,11 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct
 from sqlalchemy import Connection, select
 
-from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, computed, edit, hidden, read, sent_always
 from cumulet.core import db
 from cumulet.core.errors import Invalid
 from cumulet.core.types import Id, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard
+from cumulet.services.identity.calls import Ctx, calls, change, guard, search
 from cumulet.services.identity.fields import Url
 from cumulet.services.identity.region import Region, RegionId
 from cumulet.services.identity.rules import system_rules
@@ -37,7 +36,7 @@ class Endpoint(Resource, table="identity_endpoint", path="/v3/endpoints", extra=
 
 
 RULES = system_rules("endpoint")
-LISTING = Listing(sort=(("id", "asc"),), filters={"region": lambda values: Endpoint.table.c.region_id.in_(values)})
+LISTING = search(Endpoint, region=lambda values: Endpoint.table.c.region_id.in_(values))
 
 
 def _check(tx: Connection, endpoint: Any, given: Mapping[str, Any]) -> None:

@@ -1,21 +1,21 @@
 """Roles: GET|POST /v3/roles, GET|PATCH|DELETE /v3/roles/{id}, what they imply, GET /v3/role_inferences."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, UniqueConstraint, delete, insert, select
+from sqlalchemy import Connection, UniqueConstraint, delete, insert, select
 
+from cumulet.api.crud import everything, list_page
 from cumulet.api.http import Endpoint, Response
-from cumulet.api.query import Listing
-from cumulet.api.resource import FILTER, FIND, Resource, edit, hidden, once, read
+from cumulet.api.resource import FILTER, FIND, Resource, ResourceMeta, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
 from cumulet.core.types import Id, Text, new_hex_id
-from cumulet.services.identity.calls import Ctx, calls, change, guard, inexact
+from cumulet.services.identity.calls import Ctx, calls, change, search, target
 from cumulet.services.identity.cascade import forget_role
 from cumulet.services.identity.fields import DomainId, Label
+from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
 from cumulet.services.identity.project import check_domain
-from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, system_rules
+from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, system_rules, undomained
 from cumulet.services.identity.tables import implied_role
 
 
@@ -24,35 +24,50 @@ class Role(Resource, table="identity_role", path="/v3/roles", extra="extra"):
 
     id: Id = read("The ID of the role.", use=FIND)
     name: Label = edit("The name, unique among the cloud's roles or in the domain.", use=FIND)
-    domain_id: DomainId | None = once("The domain, of a role that is one domain's own.", "", FILTER)
+    domain_id: DomainId | None = edit("The domain, of a role that is one domain's own.", "", FILTER)
     description: Text | None = edit("What it allows.", None)
-    option_values: dict[str, Any] = edit("Options such as `immutable`.", {}, wire="options")
+    option_values: Options = edit("Options such as `immutable`.", {}, wire="options")
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 
+LISTING = search(Role)
+PROHIBITED = frozenset({"admin"})
+"""Roles that no other may imply."""
+
 UniqueConstraint(Role.table.c.domain_id, Role.table.c.name, name="identity_role_name")
 
-_READ = f"{ADMIN_OR_SYSTEM_READER} or (role:manager and not domain_id:None)"
 RULES = {
     **system_rules("role"),
-    "identity:get_role": _READ,
-    "identity:list_roles": _READ,
-    **{f"identity:{verb}_implied_role": ADMIN_OR_SYSTEM_READER for verb in ("get", "check")},
-    "identity:list_implied_roles": ADMIN_OR_SYSTEM_READER,
-    "identity:list_role_inference_rules": ADMIN_OR_SYSTEM_READER,
-    "identity:create_implied_role": ADMIN,
-    "identity:delete_implied_role": ADMIN,
+    **system_rules("domain_role"),
+    "identity:get_role": f"{ADMIN_OR_SYSTEM_READER} or (role:manager and rule:domain_managed_target_role)",
+    "identity:list_roles": f"{ADMIN_OR_SYSTEM_READER} or (role:manager and not domain_id:None)",
+    **{f"identity:{verb}_implied_role": undomained(ADMIN_OR_SYSTEM_READER) for verb in ("get", "check")},
+    "identity:list_implied_roles": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:list_role_inference_rules": undomained(ADMIN_OR_SYSTEM_READER),
+    "identity:create_implied_role": undomained(ADMIN),
+    "identity:delete_implied_role": undomained(ADMIN),
 }
 
 
-def of_cloud(ctx: Ctx) -> Sequence[ColumnElement[bool]]:
-    """A list holds the cloud's own roles unless it asks for a domain's."""
-    return () if "domain_id" in ctx.request.query else (Role.table.c.domain_id == "",)
+def ask(ctx: Ctx, verb: str, cls: ResourceMeta, item: Any) -> None:
+    """Forbidden unless the caller may do this to the role; those of a domain have rules of their own."""
+    kind = "domain_role" if getattr(item, "domain_id", None) else "role"
+    ctx.require(f"identity:{verb}_{kind}", target(item, "role"))
+
+
+async def list_roles(ctx: Ctx) -> Any:
+    """List the cloud's own roles, or with `domain_id` those of a domain."""
+    of_domain = bool(ctx.request.query.get("domain_id"))
+    ctx.require("identity:list_domain_roles" if of_domain else "identity:list_roles", {})
+    own = [] if of_domain else [Role.table.c.domain_id == ""]
+    return await list_page(ctx, Role, everything, listing=LISTING, extra=own)
 
 
 async def create_role(ctx: Ctx, body: Any) -> Role:
-    role: Role = Role.new(body, id=new_hex_id(), domain_id=body.domain_id or "")
-    guard(ctx, "create", Role, role)
+    ask(ctx, "create", Role, body)
+    role: Role = Role.new(
+        body, id=new_hex_id(), domain_id=body.domain_id or "", option_values=merged(None, body.option_values)
+    )
 
     def store(tx: Connection) -> None:
         if role.domain_id:
@@ -72,8 +87,13 @@ def _check_name(tx: Connection, role: Role) -> None:
 
 
 async def update_role(ctx: Ctx, role: Role, body: Any) -> Any:
+    given = body.given()
+    refuse_change(role, given)
+    if (given.get("domain_id", role.domain_id) or "") != role.domain_id:
+        raise Invalid("Update of `domain_id` is not allowed.")
+
     def store(tx: Connection) -> Any:
-        changed = change(tx, Role, role.id, body)
+        changed = change(tx, Role, role.id, body, domain_id=role.domain_id)
         _check_name(tx, changed)
         return changed
 
@@ -81,6 +101,7 @@ async def update_role(ctx: Ctx, role: Role, body: Any) -> Any:
 
 
 async def delete_role(ctx: Ctx, role: Role) -> None:
+    refuse_loss(role)
     await ctx.service.write(remove_role, ctx.service, role.id)
 
 
@@ -108,13 +129,21 @@ def _inferences(tx: Connection, prior: str | None = None) -> list[tuple[Role, Ro
     return [(roles[a], roles[b]) for a, b in pairs]
 
 
+async def _named(ctx: Ctx, verb: str, *ids: str) -> list[Role]:
+    """The roles of a path. Everybody learns which of them is not there; the rule is asked then."""
+
+    def look(tx: Connection) -> list[Role]:
+        return [db.get(tx, Role, id) for id in ids]
+
+    roles = await ctx.service.kernel.db.read_inline(look)
+    ctx.require(f"identity:{verb}", dict(zip(("target.prior_role.id", "target.implied_role.id"), ids, strict=False)))
+    return roles
+
+
 async def list_implied(ctx: Ctx, id: str) -> Any:
     """List the roles that a role implies."""
-
-    def look(tx: Connection) -> tuple[Role, list[tuple[Role, Role]]]:
-        return db.get(tx, Role, id), _inferences(tx, id)
-
-    prior, pairs = await ctx.service.kernel.db.read(look)
+    (prior,) = await _named(ctx, "list_implied_roles", id)
+    pairs = await ctx.service.kernel.db.read(_inferences, id)
     rule = {"prior_role": _brief(ctx, prior), "implies": [_brief(ctx, role) for _, role in pairs]}
     return {"role_inference": rule, "links": {"self": ctx.request.url}}
 
@@ -128,41 +157,56 @@ async def list_inferences(ctx: Ctx) -> Any:
     return {"role_inferences": list(grouped.values()), "links": {"self": ctx.request.url}}
 
 
+def _implies(tx: Connection, prior: str, implied: str) -> bool:
+    c = implied_role.c
+    return (
+        tx.execute(select(implied_role).where(c.prior_role_id == prior, c.implied_role_id == implied)).first()
+        is not None
+    )
+
+
+async def _inference(ctx: Ctx, prior: Role, implied: Role) -> Any:
+    if not await ctx.service.kernel.db.read_inline(_implies, prior.id, implied.id):
+        raise NotFound(message=f"{prior.id} does not imply {implied.id}.")
+    rule = {"prior_role": _brief(ctx, prior), "implies": _brief(ctx, implied)}
+    return {"role_inference": rule, "links": {"self": ctx.request.url}}
+
+
 async def show_implied(ctx: Ctx, id: str, implied_id: str) -> Any:
     """Show that a role implies another."""
-    pairs = await ctx.service.kernel.db.read(_inferences, id)
-    for prior, role in pairs:
-        if role.id == implied_id:
-            rule = {"prior_role": _brief(ctx, prior), "implies": _brief(ctx, role)}
-            return {"role_inference": rule, "links": {"self": ctx.request.url}}
-    raise NotFound(message=f"{id} does not imply {implied_id}.")
+    return await _inference(ctx, *await _named(ctx, "get_implied_role", id, implied_id))
 
 
 async def check_implied(ctx: Ctx, id: str, implied_id: str) -> Response:
     """Tell whether a role implies another."""
-    await show_implied(ctx, id, implied_id)
+    await _inference(ctx, *await _named(ctx, "check_implied_role", id, implied_id))
     return Response(204)
 
 
 async def create_implied(ctx: Ctx, id: str, implied_id: str) -> Any:
     """Let a role imply another."""
+    prior, implied = await _named(ctx, "create_implied_role", id, implied_id)
+    if implied.name in PROHIBITED:
+        raise Forbidden(f"{implied_id} cannot be an implied role: {implied.name} may only be given by itself.")
+    if implied.domain_id and not prior.domain_id:
+        raise Forbidden(f"{implied_id} cannot be an implied role of {id}: it is one domain's own, and {id} is not.")
+    if id == implied_id:
+        raise Invalid("A role cannot imply itself.")
 
     def store(tx: Connection) -> None:
-        prior, implied = db.get(tx, Role, id), db.get(tx, Role, implied_id)
-        if implied.name == "admin" or (implied.domain_id and not prior.domain_id):
-            raise Forbidden(f"{implied_id} cannot be an implied role of {id}.")
-        if id == implied_id:
-            raise Invalid("A role cannot imply itself.")
-        row = {"prior_role_id": id, "implied_role_id": implied_id}
-        if tx.execute(select(implied_role).filter_by(**row)).first() is None:
-            tx.execute(insert(implied_role).values(row))
+        db.get(tx, Role, id)
+        db.get(tx, Role, implied_id)
+        if _implies(tx, id, implied_id):
+            raise Conflict(f"Conflict occurred attempting to store implied_role - {id} implies {implied_id} already.")
+        tx.execute(insert(implied_role).values(prior_role_id=id, implied_role_id=implied_id))
 
     await ctx.service.write(store)
-    return await show_implied(ctx, id, implied_id)
+    return await _inference(ctx, prior, implied)
 
 
 async def delete_implied(ctx: Ctx, id: str, implied_id: str) -> Response:
     """Let a role no longer imply another."""
+    await _named(ctx, "delete_implied_role", id, implied_id)
     c = implied_role.c
     statement = delete(implied_role).where(c.prior_role_id == id, c.implied_role_id == implied_id)
     if not await ctx.service.write(lambda tx: tx.execute(statement).rowcount):
@@ -170,19 +214,17 @@ async def delete_implied(ctx: Ctx, id: str, implied_id: str) -> Response:
     return Response(204)
 
 
+_IMPLIED = "/v3/roles/{id}/implies/{implied_id}"
+_plain = calls(
+    Role, create=create_role, update=update_role, delete=delete_role, ask=ask, told=("get", "update", "delete")
+)
 endpoints = [
-    *calls(
-        Role,
-        create=create_role,
-        update=update_role,
-        delete=delete_role,
-        scope=of_cloud,
-        listing=Listing(sort=(("id", "asc"),), filters=inexact(Role, "name")),
-    ),
-    Endpoint("GET", "/v3/roles/{id}/implies", list_implied, "identity:list_implied_roles"),
-    Endpoint("GET", "/v3/roles/{id}/implies/{implied_id}", show_implied, "identity:get_implied_role"),
-    Endpoint("HEAD", "/v3/roles/{id}/implies/{implied_id}", check_implied, "identity:check_implied_role"),
-    Endpoint("PUT", "/v3/roles/{id}/implies/{implied_id}", create_implied, "identity:create_implied_role", status=201),
-    Endpoint("DELETE", "/v3/roles/{id}/implies/{implied_id}", delete_implied, "identity:delete_implied_role"),
+    Endpoint("GET", "/v3/roles", list_roles, resource=Role),
+    *(e for e in _plain if (e.method, e.path) != ("GET", "/v3/roles")),
+    Endpoint("GET", "/v3/roles/{id}/implies", list_implied),
+    Endpoint("GET", _IMPLIED, show_implied),
+    Endpoint("HEAD", _IMPLIED, check_implied),
+    Endpoint("PUT", _IMPLIED, create_implied, status=201),
+    Endpoint("DELETE", _IMPLIED, delete_implied),
     Endpoint("GET", "/v3/role_inferences", list_inferences, "identity:list_role_inference_rules"),
 ]

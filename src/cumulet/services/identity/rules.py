@@ -15,6 +15,11 @@ RULES: Mapping[str, str] = {
     "owner": "user_id:%(user_id)s",
     "admin_or_owner": "rule:admin_required or rule:owner",
     "token_subject": "user_id:%(target.token.user_id)s",
+    "admin_or_token_subject": "rule:admin_required or rule:token_subject",
+    "service_admin_or_token_subject": "rule:service_or_admin or rule:token_subject",
+    "domain_managed_target_role": (
+        "'manager':%(target.role.name)s or 'member':%(target.role.name)s or 'reader':%(target.role.name)s"
+    ),
 }
 
 
@@ -36,14 +41,15 @@ def domain_rules(kind: str, *, plural: str = "", own: str = "") -> dict[str, str
     }
 
 
-def system_rules(kind: str, *, plural: str = "", read: str = ADMIN_OR_SYSTEM_READER) -> dict[str, str]:
+def system_rules(kind: str, *, plural: str = "", read: str = "") -> dict[str, str]:
     """The rules of what belongs to the whole cloud: system readers see (or whoever `read` names), admins change."""
+    read = read or undomained(ADMIN_OR_SYSTEM_READER)
     return {
         f"identity:get_{kind}": read,
         f"identity:list_{plural or kind + 's'}": read,
-        f"identity:create_{kind}": ADMIN,
-        f"identity:update_{kind}": ADMIN,
-        f"identity:delete_{kind}": ADMIN,
+        f"identity:create_{kind}": undomained(ADMIN),
+        f"identity:update_{kind}": undomained(ADMIN),
+        f"identity:delete_{kind}": undomained(ADMIN),
     }
 
 

@@ -19,6 +19,7 @@ from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.claims import BadToken, Claims
+from cumulet.services.identity.directory import REFRESH, Directories, DomainConfig, no_config
 from cumulet.services.identity.endpoint import CatalogRow, read_catalog
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
@@ -41,30 +42,38 @@ CATALOGS = 1_000
 class IdentityRuntime:
     """See `interface.Identity`. `hasher` may be a cheaper one in tests."""
 
-    def __init__(self, kernel: Kernel, *, hasher: PasswordHasher | None = None) -> None:
+    def __init__(
+        self, kernel: Kernel, *, hasher: PasswordHasher | None = None, domain_config: DomainConfig = no_config
+    ) -> None:
         self.kernel = kernel
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
         self.window = kernel.settings.allow_expired_window
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime + self.window)
+        self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
         self.nonces = Nonces()
+        self.directories = Directories(self, domain_config)
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
         self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
         self._endpoints: Memory[None, list[CatalogRow]] = Memory(1)
 
     async def start(self) -> None:
         self.keys.load()
+        self.receipt_keys.load()
         await self.kernel.db.read(self.revocations.load)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
+        self.kernel.tasks.every("identity directories", REFRESH, self.directories.refresh_all)
         await self._keep_house()
 
     async def stop(self) -> None:
+        self.directories.stop()
         self.passwords.stop()
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
+        self.receipt_keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime + self.window)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -92,6 +101,7 @@ class IdentityRuntime:
     def _forget(self) -> None:
         for memory in (self._tokens, self.catalogs, self._endpoints):
             memory.forget()
+        self.directories.forget()
 
     def _tell(self, changes: list[Change], ctx: Context[Any] | None) -> None:
         self.kernel.tasks.spawn("notifications of identity", tell_changes(self, changes, ctx))

@@ -1,7 +1,7 @@
 """The tables that are no resources: who is in which group, who holds which role where, which role implies which, what was
-revoked, what a trust or an application credential passes on."""
+revoked, what a trust or an application credential passes on, what logins leave behind."""
 
-from sqlalchemy import BigInteger, Boolean, Column, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Integer, String, Table
 
 from cumulet.core.db import metadata
 
@@ -57,6 +57,30 @@ application_credential_rule = Table(
     metadata,
     Column("application_credential_id", String(64), primary_key=True),
     Column("access_rule_id", String(64), primary_key=True, index=True),
+)
+
+password_history = Table(
+    "identity_password_history",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("created_at", BigInteger, primary_key=True, autoincrement=False),  # microseconds since 1970
+    Column("hash", String(255), nullable=False),
+)
+
+failed_login = Table(
+    "identity_failed_login",
+    metadata,
+    Column("user_id", String(64), primary_key=True),  # "": of nobody who could be locked out
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),  # microseconds since 1970
+)
+
+used_passcode = Table(
+    "identity_used_passcode",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("credential_id", String(64), primary_key=True),
+    Column("step", BigInteger, nullable=False),  # the time step (RFC 6238) of the newest passcode that was taken
 )
 
 SYSTEM = "system"

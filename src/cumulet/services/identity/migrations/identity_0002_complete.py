@@ -1,4 +1,4 @@
-"""Delegations."""
+"""Complete."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,6 +23,30 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=64), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("user_id", "service", "path", "method", name="identity_access_rule_once"),
+    )
+    op.create_table(
+        "identity_access_token",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=False,
+        ),
+        sa.Column("consumer_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("authorizing_user_id", sa.String(length=64), nullable=False),
+        sa.Column("role_ids", types.Json(), nullable=False),
+        sa.Column("expires_at", sa.String(length=26), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        op.f("ix_identity_access_token_authorizing_user_id"),
+        "identity_access_token",
+        ["authorizing_user_id"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_identity_access_token_consumer_id"), "identity_access_token", ["consumer_id"], unique=False
     )
     op.create_table(
         "identity_application_credential",
@@ -79,6 +103,55 @@ def upgrade() -> None:
         unique=False,
     )
     op.create_table(
+        "identity_consumer",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=False,
+        ),
+        sa.Column("extra", types.Json(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "identity_failed_login",
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("failed_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id"),
+    )
+    op.create_table(
+        "identity_password_history",
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("hash", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "created_at"),
+    )
+    op.create_table(
+        "identity_request_token",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=False,
+        ),
+        sa.Column("consumer_id", sa.String(length=64), nullable=False),
+        sa.Column("requested_project_id", sa.String(length=64), nullable=False),
+        sa.Column("authorizing_user_id", sa.String(length=64), nullable=True),
+        sa.Column("verifier", sa.String(length=64), nullable=True),
+        sa.Column("role_ids", types.Json(), nullable=False),
+        sa.Column("expires_at", sa.String(length=26), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(
+        op.f("ix_identity_request_token_consumer_id"), "identity_request_token", ["consumer_id"], unique=False
+    )
+    op.create_table(
         "identity_trust",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("trustor_user_id", sa.String(length=64), nullable=False),
@@ -113,4 +186,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("trust_id", "role_id"),
     )
     op.create_index(op.f("ix_identity_trust_role_role_id"), "identity_trust_role", ["role_id"], unique=False)
+    op.create_table(
+        "identity_used_passcode",
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("credential_id", sa.String(length=64), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "credential_id"),
+    )
+    op.add_column("identity_group", sa.Column("local_id", sa.String(length=255), nullable=True))
+    op.add_column("identity_group", sa.Column("gone_since", sa.String(length=26), nullable=True))
+    op.add_column("identity_user", sa.Column("password_created_at", sa.BigInteger(), nullable=True))
+    op.add_column("identity_user", sa.Column("password_self_service", sa.Boolean(), nullable=True))
+    op.add_column("identity_user", sa.Column("created_at", sa.String(length=26), nullable=True))
+    op.add_column("identity_user", sa.Column("last_active_at", sa.String(length=10), nullable=True))
+    op.add_column("identity_user", sa.Column("local_id", sa.String(length=255), nullable=True))
+    op.add_column("identity_user", sa.Column("gone_since", sa.String(length=26), nullable=True))
     # ### end Alembic commands ###
