@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
-from cumulet.core.db import metadata
+from cumulet.core.db import metadata, note
 from cumulet.services.identity.tables import (
     SYSTEM,
     application_credential_role,
@@ -110,6 +110,7 @@ def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:
     while ids:
         tx.execute(delete(trust_role).where(trust_role.c.trust_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "trust", ids)
         ids = list(tx.execute(select(table.c.id).where(table.c.redelegated_trust_id.in_(ids))).scalars())
     return len(meant)
 
@@ -122,7 +123,13 @@ def remove_application_credentials(tx: Connection, *where: ColumnElement[bool]) 
         for linked in (application_credential_role, application_credential_rule):
             tx.execute(delete(linked).where(linked.c.application_credential_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "application_credential", ids)
     return len(ids)
+
+
+def _note_removed(tx: Connection, kind: str, ids: list[str]) -> None:
+    for id in ids:
+        note(tx, kind, "deleted", id)
 
 
 def _forget_actor(tx: Connection, id: str) -> None:

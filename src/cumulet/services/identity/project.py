@@ -109,6 +109,8 @@ def insert_project(tx: Connection, project: Project, depth: int = MAX_DEPTH) -> 
         _check_ancestors(tx, project, depth)
     _check_name(tx, project)
     db.insert(tx, project)
+    if project.is_domain:
+        db.note(tx, "domain", "created", project.id)
     return project
 
 

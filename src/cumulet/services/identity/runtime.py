@@ -3,15 +3,17 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from msgspec import Raw
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from cumulet.core.context import Caller
+from cumulet.core import db, notify
+from cumulet.core.context import Caller, Context, current
 from cumulet.core.db import after_commit
+from cumulet.core.db.changes import Change
 from cumulet.core.errors import Conflict, Forbidden, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
@@ -25,6 +27,7 @@ from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.limit import limits_of
 from cumulet.services.identity.limit_model import MODELS, check_depth
 from cumulet.services.identity.memory import Known, Memory
+from cumulet.services.identity.notifications import tell_changes
 from cumulet.services.identity.oauth1 import Nonces
 from cumulet.services.identity.password import Passwords
 from cumulet.services.identity.revocation import Revocations, microseconds
@@ -46,7 +49,8 @@ class IdentityRuntime:
         self.kernel = kernel
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
-        self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
+        self.window = kernel.settings.allow_expired_window
+        self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime + self.window)
         self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
@@ -73,15 +77,23 @@ class IdentityRuntime:
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
         self.receipt_keys.rotate_if_due()
-        await self.kernel.db.run(self.revocations.prune, self.lifetime)
+        await self.kernel.db.run(self.revocations.prune, self.lifetime + self.window)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a unit of work that changes anything of identity: what is remembered of tokens is forgotten with its commit."""
+        """Run a unit of work that changes anything of identity. With its commit, what is remembered of tokens is forgotten,
+        and whoever listens is told of the changes."""
+        heard, ctx = notify.listened(self.kernel.bus), current.get()
 
         def unit(tx: Connection) -> T:
-            result = fn(tx, *args, **kwargs)
+            if heard:
+                with db.noted(tx) as changes:
+                    result = fn(tx, *args, **kwargs)
+            else:
+                result = fn(tx, *args, **kwargs)
             # Last of all: what is looked up anew is then looked up with whatever else the commit has set off, a revocation.
             after_commit(tx, self._forget)
+            if heard:
+                after_commit(tx, partial(self._tell, changes, ctx))
             return result
 
         try:
@@ -94,36 +106,46 @@ class IdentityRuntime:
             memory.forget()
         self.directories.forget()
 
+    def _tell(self, changes: list[Change], ctx: Context[Any] | None) -> None:
+        self.kernel.tasks.spawn("notifications of identity", tell_changes(self, changes, ctx))
+
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
-    async def authenticate(self, token: str) -> Caller:
-        """Who holds this token; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
-        return (await self.known(token)).caller
+    async def authenticate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        """See `interface.Identity`. From memory, unless something changed."""
+        return (await self.known(token, allow_expired=allow_expired)).caller
 
     async def session(self, token: str) -> Session:
         """What a token means now; Unauthorized if it is wrong, expired or revoked. From memory, unless something changed."""
         return (await self.known(token)).session
 
-    async def known(self, token: str) -> Known:
+    async def known(self, token: str, *, allow_expired: bool = False) -> Known:
         """The same, with all that is remembered of the token. What ends a token with time alone must be in its `expires_at`:
-        everything else comes with a `write`, which forgets it."""
+        everything else comes with a `write`, which forgets it. `allow_expired`: one that ended a while ago will do, but is
+        not remembered, since others may not use it."""
         digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         known = self._tokens.get(digest)
         if known is None or known.session.claims.expires_at <= microseconds():
-            known = await self._tokens.keep(digest, self._examined(token))
+            try:
+                known = await self._tokens.keep(digest, self._examined(token))
+            except Unauthorized:
+                if not allow_expired:
+                    raise
+                known = await self._examined(token, allow_expired=True)
         return known
 
-    async def _examined(self, token: str) -> Known:
-        session = await self.examine(token)
+    async def _examined(self, token: str, *, allow_expired: bool = False) -> Known:
+        session = await self.examine(token, allow_expired=allow_expired)
         return Known(session, session.caller(token))
 
-    async def examine(self, token: str) -> Session:
+    async def examine(self, token: str, *, allow_expired: bool = False) -> Session:
         """What a token means now, by the keys, the revocations and the database, whatever is remembered of it."""
         try:
             claims = self.keys.open(token)
         except BadToken:
             raise Unauthorized() from None
-        if claims.expires_at <= microseconds() or self.revocations.voids(claims):
+        end = claims.expires_at + (self.window * 1_000_000 if allow_expired else 0)
+        if end <= microseconds() or self.revocations.voids(claims):
             raise Unauthorized()
         try:
             return await self.resolve(claims)

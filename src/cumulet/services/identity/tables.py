@@ -69,8 +69,8 @@ domain_option = Table(
     Column("domain_id", String(64), primary_key=True),
     Column("section", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("value", LONG_TEXT, nullable=False),  # JSON; sealed where it is sensitive
-    Column("sensitive", Boolean, nullable=False),
+    Column("value", LONG_TEXT, nullable=True),  # JSON, of an option that may be shown
+    Column("sealed", LONG_TEXT, nullable=True),  # the same of a sensitive one, encrypted
 )
 
 trust_role = Table(

@@ -126,9 +126,13 @@ def upgrade() -> None:
         sa.Column(
             "value",
             sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
+            nullable=True,
         ),
-        sa.Column("sensitive", sa.Boolean(), nullable=False),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
         sa.PrimaryKeyConstraint("domain_id", "section", "name"),
     )
     op.create_table(
