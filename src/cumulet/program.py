@@ -23,8 +23,10 @@ import cumulet
 from cumulet import credentials, ports, preflight, status
 from cumulet.api.app import App
 from cumulet.api.policy import Policy
+from cumulet.api.policy_file import PolicyFileError, policies, read
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
+from cumulet.audit import AuditLog
 from cumulet.config import TERMINAL, Settings, SettingsError
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
@@ -76,6 +78,7 @@ class Program:
     def __init__(self, settings: Settings, plan: preflight.Plan) -> None:
         self.settings = settings
         self.plan = plan
+        self.policies = _policies(settings)
         self.secrets = _secrets(settings)
         self.server = Server()
         self.tasks = Tasks()
@@ -106,6 +109,8 @@ class Program:
                 began.callback(sock.close)
             began.push_async_callback(self.kernel.db.stop)
             await self._open_database()
+            if self.settings.audit_log is not None:
+                began.callback(AuditLog(self.settings.audit_log.absolute(), self.kernel.bus).stop)
             began.push_async_callback(self.kernel.bus.stop)
             await self.kernel.bus.start()
             began.push_async_callback(self.tasks.stop)
@@ -144,7 +149,6 @@ class Program:
 
     def _handlers(self) -> dict[str, Handler]:
         """Who answers on each served port of the registry."""
-        policy = Policy({name: text for service in SERVICES for name, text in service.rules.items()})
         runtimes = {
             "identity": self.identity,
             "image": self.image,
@@ -154,7 +158,7 @@ class Program:
         }
         handlers: dict[str, Handler] = {"novnc": self.compute.answer_console}
         for service in SERVICES:
-            app = App(service, runtimes[service.type], self.identity.authenticate, policy)
+            app = App(service, runtimes[service.type], self.identity.authenticate, self.policies[service.type])
             handlers.update(dict.fromkeys(service.ports, app))
         return handlers
 
@@ -338,6 +342,15 @@ def _catalogue() -> list[tuple[ports.Port, str]]:
         entries += [(ports.port(service.ports[0]), interface) for interface in ("public", "internal")]
         entries.append((admin, "admin"))
     return entries
+
+
+def _policies(settings: Settings) -> dict[str, Policy]:
+    """Each service's policy, with what the operator's file overrides."""
+    file = settings.find_policy_file()
+    try:
+        return policies(SERVICES) if file is None else policies(SERVICES, read(file))
+    except PolicyFileError as error:
+        raise StartError(str(error)) from error
 
 
 def _secrets(settings: Settings) -> Secrets:

@@ -16,21 +16,6 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
     # what, why, and which documented calls it is (a regular expression; a test holds it against the document of the API)
     "identity": [
         (
-            "Unified limits (`registered_limits`, `limits`)",
-            "each service keeps its own quotas",
-            r"\S+ /v3/(registered_limits|limits).*",
-        ),
-        (
-            "Domain configuration",
-            "the users of a domain come from the database",
-            r"\S+ /v3/domains/({domain_id}/)?config.*",
-        ),
-        (
-            "Endpoint groups (`OS-EP-FILTER`) and endpoint policies",
-            "the catalogue is the same for everybody",
-            r"\S+ /v3/(OS-EP-FILTER|(endpoints|policies)/{\w+}/OS-ENDPOINT-POLICY)/.*",
-        ),
-        (
             "Certificates as clients of OAuth 2 (`tls_client_auth`)",
             "needs a front end that is trusted to verify them",
             "",

@@ -480,3 +480,21 @@ def test_tls_is_used_and_checked(tmp_path: Path) -> None:
             source(server, use_tls=True, tls_cacertfile=str(other[0])).people()
     finally:
         server.stop()
+
+
+async def test_a_directory_is_set_by_the_domains_configuration(identity: Identity, server: Slapd) -> None:
+    domain = (await identity.made("domains", name="realm"))["id"]
+    server.user("u1", "ann")
+    path = f"/v3/domains/{domain}/config"
+    options = {"url": server.url, "user": ADMIN, "password": SECRET, "suffix": SUFFIX}
+    config = {"identity": {"driver": "ldap"}, "ldap": options}
+    assert (await identity.call("PUT", path, {"config": config})).status == 201
+
+    async def login() -> int:
+        return (await identity.login("ann", "secret", domain=domain, scope="unscoped")).status
+
+    assert await login() == 201
+    assert (await identity.call("DELETE", f"{path}/identity/driver")).status == 204
+    assert await login() == 401
+    assert (await identity.call("PATCH", path, {"config": {"identity": {"driver": "ldap"}}})).status == 200
+    assert await login() == 201

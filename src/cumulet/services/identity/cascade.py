@@ -1,4 +1,5 @@
-"""What goes when something goes: roles held, memberships, credentials, delegations. Called inside units of work.
+"""What goes when something goes: roles held, memberships, credentials, delegations, limits, associations. Called inside
+units of work.
 
 The resources refer to one another in circles, so their tables are taken by name here.
 """
@@ -7,17 +8,21 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
-from cumulet.core.db import metadata
+from cumulet.core.db import metadata, note
 from cumulet.services.identity.federation.tables import federated_user, timed_membership
 from cumulet.services.identity.tables import (
     SYSTEM,
     application_credential_role,
     application_credential_rule,
     assignment,
+    domain_option,
+    endpoint_group_of_project,
+    endpoint_of_project,
     failed_login,
     implied_role,
     membership,
     password_history,
+    policy_association,
     trust_role,
     used_passcode,
 )
@@ -72,6 +77,32 @@ def forget_project(tx: Connection, id: str) -> None:
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
     remove_trusts(tx, _columns("trust").project_id == id)
     remove_application_credentials(tx, _columns("application_credential").project_id == id)
+    limit = metadata.tables["identity_limit"]
+    tx.execute(delete(limit).where(limit.c.owner_id == id))
+    tx.execute(delete(domain_option).where(domain_option.c.domain_id == id))
+    for association in (endpoint_of_project, endpoint_group_of_project):
+        tx.execute(delete(association).where(association.c.project_id == id))
+
+
+def forget_endpoints(tx: Connection, *where: ColumnElement[bool]) -> None:
+    """Remove endpoints, and what is associated with them."""
+    endpoint = metadata.tables["identity_endpoint"]
+    gone = select(endpoint.c.id).where(*where)
+    for association in (endpoint_of_project, policy_association):
+        tx.execute(delete(association).where(association.c.endpoint_id.in_(gone)))
+    tx.execute(delete(endpoint).where(*where))
+
+
+def forget_service(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.service_id == id))
+
+
+def forget_regions(tx: Connection, ids: list[str]) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.region_id.in_(ids)))
+
+
+def forget_policy(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.policy_id == id))
 
 
 def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:
@@ -81,6 +112,7 @@ def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:
     while ids:
         tx.execute(delete(trust_role).where(trust_role.c.trust_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "trust", ids)
         ids = list(tx.execute(select(table.c.id).where(table.c.redelegated_trust_id.in_(ids))).scalars())
     return len(meant)
 
@@ -93,7 +125,13 @@ def remove_application_credentials(tx: Connection, *where: ColumnElement[bool]) 
         for linked in (application_credential_role, application_credential_rule):
             tx.execute(delete(linked).where(linked.c.application_credential_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "application_credential", ids)
     return len(ids)
+
+
+def _note_removed(tx: Connection, kind: str, ids: list[str]) -> None:
+    for id in ids:
+        note(tx, kind, "deleted", id)
 
 
 def _forget_actor(tx: Connection, id: str) -> None:

@@ -113,7 +113,7 @@ def _remove(tx: Connection, service: Any, id: str) -> None:
         left = [p for p in left if p.id in parents]
     forget_project(tx, id)
     service.revocations.add(tx, "domain", id)
-    db.remove(tx, Project, id)
+    db.remove(tx, Domain, id)
 
 
 async def delete_project(ctx: Ctx, project: Project) -> None:

@@ -15,7 +15,9 @@ Password = Annotated[str, Meta(min_length=1)]
 """A password that is to be set. Of a very long one only the beginning counts (`password.py`)."""
 DomainId = Annotated[str, Meta(max_length=64), Column(64), Shown(lambda value: value or None)]
 """The domain of an object, kept as "" (so that names can be unique there) and shown as null where it is in none."""
-Url = Annotated[str, Meta(min_length=1, max_length=2048)]
+ServiceName = Annotated[str, Meta(min_length=1, max_length=255), Column(255)]
+Url = Annotated[str, Meta(max_length=225, pattern=r"^[a-zA-Z0-9+.-]+:.+"), Column(2048)]
+"""A URL of an endpoint, as long as upstream takes them."""
 PlainTime = Annotated[str, Column(26)]
 """A moment in UTC with its microseconds, sent as upstream sends it here: without a zone."""
 Day = Annotated[str, Column(10)]

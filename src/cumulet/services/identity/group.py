@@ -171,6 +171,11 @@ async def check_member(ctx: Ctx, id: str, user_id: str) -> Response:
     return Response(204)
 
 
+def _actor(user_id: str, operation: str) -> dict[str, str]:
+    """What is told of a group's change beside its id."""
+    return {"actor_id": user_id, "actor_type": "user", "actor_operation": operation}
+
+
 async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
     """Put a user into a group."""
     _refuse_foreign_pair(*await _both(ctx, "identity:add_user_to_group", id, user_id))
@@ -180,6 +185,7 @@ async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
         db.get(tx, User, user_id)
         if not _is_member(tx, id, user_id):
             tx.execute(insert(membership).values(group_id=id, user_id=user_id))
+            db.note(tx, "group", "updated", id, **_actor(user_id, "added"))
 
     await ctx.service.write(add)
     return Response(204)
@@ -193,6 +199,7 @@ async def remove_member(ctx: Ctx, id: str, user_id: str) -> Response:
         if not _is_member(tx, id, user_id):
             raise NotFound(message=f"User {user_id} not found in group {id}.")
         tx.execute(delete(membership).where(membership.c.group_id == id, membership.c.user_id == user_id))
+        db.note(tx, "group", "updated", id, **_actor(user_id, "removed"))
 
     await ctx.service.write(take_out)
     return Response(204)

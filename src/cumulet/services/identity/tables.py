@@ -1,9 +1,11 @@
 """The tables that are no resources: who is in which group, who holds which role where, which role implies which, what was
-revoked, what a trust or an application credential passes on, what logins leave behind."""
+revoked, what a trust or an application credential passes on, what logins leave behind; which endpoints a project's catalogue
+has, which policy goes for which endpoints, how a domain is configured."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Integer, String, Table
 
 from cumulet.core.db import metadata
+from cumulet.core.db.table import LONG_TEXT
 
 membership = Table(
     "identity_membership",
@@ -36,6 +38,39 @@ revocation = Table(
     Column("kind", String(8), primary_key=True),  # token | user | project | domain | idp
     Column("subject", String(64), primary_key=True),
     Column("revoked_at", BigInteger, nullable=False),  # tokens issued until then are void; microseconds since 1970
+)
+
+endpoint_of_project = Table(
+    "identity_endpoint_of_project",
+    metadata,
+    Column("endpoint_id", String(64), primary_key=True),
+    Column("project_id", String(64), primary_key=True, index=True),
+)
+
+endpoint_group_of_project = Table(
+    "identity_endpoint_group_of_project",
+    metadata,
+    Column("endpoint_group_id", String(64), primary_key=True),
+    Column("project_id", String(64), primary_key=True, index=True),
+)
+
+policy_association = Table(
+    "identity_policy_association",  # of one endpoint, of a service, or of a service in a region; what is not named is ""
+    metadata,
+    Column("endpoint_id", String(64), primary_key=True),
+    Column("service_id", String(64), primary_key=True, index=True),
+    Column("region_id", String(255), primary_key=True),
+    Column("policy_id", String(64), nullable=False, index=True),
+)
+
+domain_option = Table(
+    "identity_domain_option",
+    metadata,
+    Column("domain_id", String(64), primary_key=True),
+    Column("section", String(64), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("value", LONG_TEXT, nullable=True),  # JSON, of an option that may be shown
+    Column("sealed", LONG_TEXT, nullable=True),  # the same of a sensitive one, encrypted
 )
 
 trust_role = Table(

@@ -101,7 +101,7 @@ def _make_pair() -> tuple[bytes, bytes]:
 
 async def _own_url(ctx: Ctx) -> str:
     """Where this API is for the public, as the catalogue says: what a client writes into its request names nobody."""
-    for row in await ctx.service.catalog():
+    for row in (await ctx.service.catalog()).rows:
         if row.service_type == "identity" and row.interface == "public":
             return str(row.url).rstrip("/")
     raise Unavailable(

@@ -119,6 +119,56 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_table(
+        "identity_domain_option",
+        sa.Column("domain_id", sa.String(length=64), nullable=False),
+        sa.Column("section", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column(
+            "value",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.PrimaryKeyConstraint("domain_id", "section", "name"),
+    )
+    op.create_table(
+        "identity_endpoint_group",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column("filters", types.Json(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "identity_endpoint_group_of_project",
+        sa.Column("endpoint_group_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint_group_id", "project_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_endpoint_group_of_project_project_id"),
+        "identity_endpoint_group_of_project",
+        ["project_id"],
+        unique=False,
+    )
+    op.create_table(
+        "identity_endpoint_of_project",
+        sa.Column("endpoint_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint_id", "project_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_endpoint_of_project_project_id"), "identity_endpoint_of_project", ["project_id"], unique=False
+    )
+    op.create_table(
         "identity_failed_login",
         sa.Column("user_id", sa.String(length=64), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
@@ -126,11 +176,61 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id"),
     )
     op.create_table(
+        "identity_limit",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=True),
+        sa.Column("domain_id", sa.String(length=64), nullable=True),
+        sa.Column("service_id", sa.String(length=64), nullable=False),
+        sa.Column("region_id", sa.String(length=255), nullable=True),
+        sa.Column("resource_name", sa.String(length=255), nullable=False),
+        sa.Column("resource_limit", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column("registered_limit_id", sa.String(length=64), nullable=False),
+        sa.Column("owner_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("registered_limit_id", "owner_id", name="identity_limit_owner"),
+    )
+    op.create_index(op.f("ix_identity_limit_domain_id"), "identity_limit", ["domain_id"], unique=False)
+    op.create_index(op.f("ix_identity_limit_owner_id"), "identity_limit", ["owner_id"], unique=False)
+    op.create_table(
         "identity_password_history",
         sa.Column("user_id", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("hash", sa.String(length=255), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "created_at"),
+    )
+    op.create_table(
+        "identity_policy_association",
+        sa.Column("endpoint_id", sa.String(length=64), nullable=False),
+        sa.Column("service_id", sa.String(length=64), nullable=False),
+        sa.Column("region_id", sa.String(length=255), nullable=False),
+        sa.Column("policy_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("endpoint_id", "service_id", "region_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_policy_association_policy_id"), "identity_policy_association", ["policy_id"], unique=False
+    )
+    op.create_index(
+        op.f("ix_identity_policy_association_service_id"), "identity_policy_association", ["service_id"], unique=False
+    )
+    op.create_table(
+        "identity_registered_limit",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("service_id", sa.String(length=64), nullable=False),
+        sa.Column("region_id", sa.String(length=255), nullable=True),
+        sa.Column("resource_name", sa.String(length=255), nullable=False),
+        sa.Column("default_limit", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("service_id", "region_id", "resource_name", name="identity_registered_limit_resource"),
     )
     op.create_table(
         "identity_request_token",
