@@ -92,10 +92,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_lifetime: Annotated[int, _says("How long a token is valid, in seconds.", ge=60)] = 14400
     limit_model: Annotated[
         Literal["flat", "strict_two_level"],
-        _says(
-            "How identity's unified limits hold together: `flat` looks at each alone, `strict_two_level` lets no project have"
-            " more than its domain and takes no deeper tree of projects."
-        ),
+        _says("How unified limits hold: each by itself, or no project's above its domain's (in trees of two levels)."),
     ] = "flat"
     allow_expired_window: Annotated[
         int,

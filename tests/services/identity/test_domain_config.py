@@ -1,5 +1,6 @@
 """Configuration of domains: what may be set, what is shown, and what drivers read."""
 
+import asyncio
 import logging
 from typing import Any
 

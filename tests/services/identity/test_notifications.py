@@ -85,7 +85,7 @@ async def test_each_kind_of_thing_is_told_of(identity: Identity, ear: Ear) -> No
     ):
         made = await identity.made(path, **({"name": "new", **values} if path != "credentials" else values))
         one = f"/v3/{path}/{made['id']}"
-        assert (await identity.call("PATCH", one, {key: {"note": "x"}})).status == 200
+        assert (await identity.call("PATCH", one, {key: {"description": "x"}})).status == 200
         assert (await identity.call("DELETE", one)).status == 204
         told = [m["event_type"] for m in await ear.next(3)]
         assert told == [f"identity.{key}.{op}" for op in ("created", "updated", "deleted")]
