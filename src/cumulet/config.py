@@ -138,6 +138,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     application_credential_limit: Annotated[
         int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
     ] = -1
+    federation: Annotated[
+        Path | None,
+        _says("The TOML file that says where the assertions of identity providers come from.", "no federated logins"),
+    ] = None
     lockout_failure_attempts: Annotated[
         int, _says("How many wrong passwords in a row lock a user out.", "0: nobody is locked out", ge=0)
     ] = 0

@@ -27,7 +27,7 @@ from cumulet.api.policy_file import PolicyFileError, policies, read
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
 from cumulet.audit import AuditLog
-from cumulet.config import TERMINAL, Settings
+from cumulet.config import TERMINAL, Settings, SettingsError
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
 from cumulet.core.db import Database
@@ -274,7 +274,7 @@ def _explain(settings: Settings, error: Exception) -> str:
     words = str(error)
     if isinstance(error, OSError):
         return f"{error.strerror or words}{f': {error.filename}' if error.filename else ''}"
-    if isinstance(error, (DataplaneError, HypervisorError)):
+    if isinstance(error, (SettingsError, DataplaneError, HypervisorError)):
         return words
     more = "" if settings.log_file == TERMINAL else f"; {settings.log_path} says more"
     return f"{type(error).__name__}: {words}{more}"

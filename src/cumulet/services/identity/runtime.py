@@ -10,6 +10,7 @@ from msgspec import Raw
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
+from cumulet.api.http import encode_json
 from cumulet.core import db, notify
 from cumulet.core.context import Caller, Context, current
 from cumulet.core.db import after_commit
@@ -22,6 +23,10 @@ from cumulet.services.identity.catalog import Catalog, read_catalog
 from cumulet.services.identity.claims import BadToken, Claims
 from cumulet.services.identity.directory import REFRESH, Directories
 from cumulet.services.identity.domain_config import domain_config
+from cumulet.services.identity.federation.saml2 import Signer
+from cumulet.services.identity.federation.service_provider import enabled_providers
+from cumulet.services.identity.federation.shadow import ended_between
+from cumulet.services.identity.federation.sources import load_sources
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
 from cumulet.services.identity.limit import limits_of
@@ -54,12 +59,16 @@ class IdentityRuntime:
         self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.saml_signer = Signer(kernel.settings.data / "identity" / "saml")
+        self.sources = load_sources(kernel.settings.federation)
         self.limit_model = MODELS[kernel.settings.limit_model]
         self.nonces = Nonces()
         self.directories = Directories(self, partial(domain_config, vault=self.vault))
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
         self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
         self._endpoints: Memory[None, Catalog] = Memory(1)
+        self._providers: Memory[None, bytes] = Memory(1)
+        self._ended_until = microseconds()
 
     async def start(self) -> None:
         self.keys.load()
@@ -67,17 +76,26 @@ class IdentityRuntime:
         await self.kernel.db.read(self.revocations.load)
         await self.kernel.db.read(check_depth, self.limit_model)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
+        self.kernel.tasks.every("memberships that end", 60, self._end_memberships)
         self.kernel.tasks.every("identity directories", REFRESH, self.directories.refresh_all)
         await self._keep_house()
 
     async def stop(self) -> None:
         self.directories.stop()
         self.passwords.stop()
+        await self.sources.stop()
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
         self.receipt_keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime + self.window)
+
+    async def _end_memberships(self) -> None:
+        """Forget what is remembered of tokens when memberships have ended by time alone."""
+        now = microseconds()
+        if await self.kernel.db.read(ended_between, self._ended_until, now):
+            self._forget()
+        self._ended_until = now
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a unit of work that changes anything of identity. With its commit, what is remembered of tokens is forgotten,
@@ -165,6 +183,19 @@ class IdentityRuntime:
     async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
         """See `interface.Identity`."""
         return await self.kernel.db.read_inline(limits_of, service_type, project_id, self.kernel.settings.region)
+
+    async def service_providers(self) -> bytes:
+        """The other clouds to which this one vouches for its users, in JSON; nothing where there are none. They change so
+        seldom that they are forgotten by `forget_service_providers` alone."""
+        told = self._providers.get(None)
+        return await self._providers.keep(None, self._read_providers()) if told is None else told
+
+    def forget_service_providers(self) -> None:
+        self._providers.forget()
+
+    async def _read_providers(self) -> bytes:
+        found = await self.kernel.db.read_inline(enabled_providers)
+        return encode_json(found) if found else b""
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

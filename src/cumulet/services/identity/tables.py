@@ -35,7 +35,7 @@ implied_role = Table(
 revocation = Table(
     "identity_revocation",
     metadata,
-    Column("kind", String(8), primary_key=True),  # token | user | project | domain
+    Column("kind", String(8), primary_key=True),  # token | user | project | domain | idp
     Column("subject", String(64), primary_key=True),
     Column("revoked_at", BigInteger, nullable=False),  # tokens issued until then are void; microseconds since 1970
 )
