@@ -2,13 +2,35 @@
 
 from cumulet.api.dialect import IMAGE
 from cumulet.api.service import Service
-from cumulet.services.image import discovery, image, image_data, image_member
+from cumulet.services.image import (
+    discovery,
+    image,
+    image_data,
+    image_member,
+    metadef,
+    metadef_namespace,
+    metadef_object,
+    metadef_property,
+    metadef_resource_type,
+    metadef_tag,
+    rules,
+)  # fmt: skip
 
 SERVICE = Service(
     type="image",
     upstream="glance",
     ports=("image",),
     dialect=IMAGE,
-    endpoints=[*discovery.endpoints, *image.endpoints, *image_data.endpoints, *image_member.endpoints],
-    rules={**image.RULES, **image_member.RULES},
+    endpoints=[
+        *discovery.endpoints,
+        *image.endpoints,
+        *image_data.endpoints,
+        *image_member.endpoints,
+        *metadef_namespace.endpoints,
+        *metadef_object.endpoints,
+        *metadef_property.endpoints,
+        *metadef_tag.endpoints,
+        *metadef_resource_type.endpoints,
+    ],
+    rules={**rules.PARTS, **image.RULES, **image_member.RULES, **metadef.RULES},
 )
