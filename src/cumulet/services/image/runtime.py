@@ -18,6 +18,8 @@ from cumulet.services.image import image_data
 from cumulet.services.image.image import Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.interface import ImageInfo
+from cumulet.services.image.property_protection import Protections
+from cumulet.services.image.quota import Limits, Unlimited
 from cumulet.services.image.search import save_labels
 from cumulet.services.image.store import Store, read_file
 
@@ -31,8 +33,10 @@ GUEST_IMAGE_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "cumulet-guest.image"))
 class ImageRuntime:
     """Implements `interface.Images`."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, limits: Limits | None = None) -> None:
         self.kernel = kernel
+        self.limits = limits or Unlimited()
+        self.protections = Protections()
         self.store = Store(kernel.settings.data / "image")
 
     async def start(self) -> None:
