@@ -107,6 +107,28 @@ class Settings(Struct, frozen=True, kw_only=True):
     application_credential_limit: Annotated[
         int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
     ] = -1
+    image_metadefs: Annotated[
+        Path | None,
+        _says(
+            "A directory of JSON files with metadata definitions in upstream's form (its own catalogue is in "
+            "/etc/glance/metadefs where glance is installed); namespaces that are missing are made at every start.",
+            "none are made",
+        ),
+    ] = None
+    image_property_protections: Annotated[
+        Path | None,
+        _says(
+            "The file that says who may create, read, update and delete which custom properties of images.",
+            "nobody is kept",
+        ),
+    ] = None
+    image_property_protection_format: Annotated[
+        Literal["roles", "policies"], _says("What that file names: roles, or rules of policy.")
+    ] = "roles"
+    image_locations: Annotated[
+        bool,
+        _says("Show where images' data lies, and let their owners change it (upstream's `show_multiple_locations`)."),
+    ] = False
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024
@@ -277,6 +299,11 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"`{name}` is {value!r}, but must be {wanted}") from error
     if settings.guest_image is not None and not settings.guest_image.is_file():
         raise SettingsError(f"`guest_image` names {settings.guest_image}, which is no file")
+    protections = settings.image_property_protections
+    if protections is not None and not protections.is_file():
+        raise SettingsError(f"`image_property_protections` names {protections}, which is no file")
+    if settings.image_metadefs is not None and not settings.image_metadefs.is_dir():
+        raise SettingsError(f"`image_metadefs` names {settings.image_metadefs}, which is no directory")
 
 
 _WORDS = (("`int`", "a whole number"), ("`str`", "text"), ("`bool`", "true or false"))

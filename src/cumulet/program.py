@@ -25,7 +25,7 @@ from cumulet.api.app import App
 from cumulet.api.policy import Policy
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
-from cumulet.config import TERMINAL, Settings
+from cumulet.config import TERMINAL, Settings, SettingsError
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
 from cumulet.core.db import Database
@@ -41,6 +41,7 @@ from cumulet.services.compute.runtime import ComputeRuntime
 from cumulet.services.identity.declaration import SERVICE as IDENTITY
 from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
 from cumulet.services.identity.runtime import IdentityRuntime
+from cumulet.services.image.declaration import REGISTRY as IMAGE_REGISTRY
 from cumulet.services.image.declaration import SERVICE as IMAGE
 from cumulet.services.image.runtime import ImageRuntime
 from cumulet.services.network.declaration import SERVICE as NETWORK
@@ -51,7 +52,7 @@ from cumulet.services.placement.runtime import PlacementRuntime
 
 log = logging.getLogger("cumulet.program")
 
-SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, PLACEMENT, NETWORK, COMPUTE)
+SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, IMAGE_REGISTRY, PLACEMENT, NETWORK, COMPUTE)
 NAMES = {service.type: service.upstream for service in SERVICES}
 
 FURNISHED = "furnished"
@@ -148,6 +149,7 @@ class Program:
         runtimes = {
             "identity": self.identity,
             "image": self.image,
+            "image-registry": self.image,
             "placement": self.placement,
             "network": self.network,
             "compute": self.compute,
@@ -225,7 +227,7 @@ async def run(settings: Settings, *, plan: preflight.Plan, announce: Callable[[s
         if not await _finished(program.start(), stopped):
             announce("stopped before it was ready")
             return 1
-    except StartError as error:
+    except (StartError, SettingsError) as error:
         announce(f"cannot start: {error}")
         return 1
     except Exception as error:
@@ -334,6 +336,8 @@ def _catalogue() -> list[tuple[ports.Port, str]]:
     its own)."""
     entries = []
     for service in SERVICES:
+        if not service.listed:
+            continue
         admin = ports.port(service.ports[-1])
         entries += [(ports.port(service.ports[0]), interface) for interface in ("public", "internal")]
         entries.append((admin, "admin"))

@@ -1,6 +1,6 @@
 """The image service as the program sees it."""
 
-from cumulet.api.dialect import IMAGE
+from cumulet.api.dialect import IMAGE, IMAGE_REGISTRY
 from cumulet.api.service import Service
 from cumulet.services.image import (
     discovery,
@@ -14,7 +14,9 @@ from cumulet.services.image import (
     metadef_property,
     metadef_resource_type,
     metadef_tag,
+    registry,
     rules,
+    schema,
 )  # fmt: skip
 
 SERVICE = Service(
@@ -24,6 +26,7 @@ SERVICE = Service(
     dialect=IMAGE,
     endpoints=[
         *discovery.endpoints,
+        *schema.endpoints,
         *image.endpoints,
         *image_data.endpoints,
         *image_member.endpoints,
@@ -36,3 +39,15 @@ SERVICE = Service(
     ],
     rules={**rules.PARTS, **image.RULES, **image_member.RULES, **metadef.RULES},
 )
+
+REGISTRY = Service(
+    type="image-registry",
+    upstream="glance-registry",
+    ports=("image-registry",),
+    dialect=IMAGE_REGISTRY,
+    endpoints=registry.endpoints,
+    rules=registry.RULES,
+    within="image",
+    listed=False,
+)
+"""The same images behind the port that the registry had."""

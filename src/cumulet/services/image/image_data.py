@@ -94,6 +94,6 @@ def finish(tx: Connection, /, image_id: str, **found: Any) -> None:
 
 
 endpoints = [
-    Endpoint("PUT", "/v2/images/{image_id}/file", upload, "upload_image", status=204),
-    Endpoint("GET", "/v2/images/{image_id}/file", download, "download_image"),
+    Endpoint("PUT", "/v2/images/{image_id}/file", upload, status=204),
+    Endpoint("GET", "/v2/images/{image_id}/file", download),
 ]

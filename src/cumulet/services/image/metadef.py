@@ -254,8 +254,8 @@ class Parts(Struct, frozen=True):
         return self.cls.new(None, namespace=namespace, created_at=moment, updated_at=moment, **columns)
 
 
-def calls(kind: Parts) -> dict[str, Callable[..., Any]]:
-    """The functions that serve a kind of part."""
+def _reading(kind: Parts) -> dict[str, Callable[..., Any]]:
+    """The functions that show a kind of part, by what they do in words."""
     cls = kind.cls
 
     async def index(ctx: Ctx, namespace: str) -> Any:
@@ -271,6 +271,13 @@ def calls(kind: Parts) -> dict[str, Callable[..., Any]]:
             return kind.view(one(tx, cls, namespace, name))
 
         return await ctx.service.kernel.db.read_inline(look)
+
+    return {"List the {} of": index, "Show one of the {} of": show}
+
+
+def _changing(kind: Parts) -> dict[str, Callable[..., Any]]:
+    """The functions that make and change a kind of part, likewise."""
+    cls = kind.cls
 
     async def create(ctx: Ctx, namespace: str) -> Response:
         await writable(ctx.request)
@@ -294,6 +301,13 @@ def calls(kind: Parts) -> dict[str, Callable[..., Any]]:
 
         return await ctx.service.kernel.db.run(store)
 
+    return {"Add one to the {} of": create, "Say anew what one of the {} is, of": update}
+
+
+def _removing(kind: Parts) -> dict[str, Callable[..., Any]]:
+    """The functions that delete a kind of part, likewise."""
+    cls = kind.cls
+
     async def delete(ctx: Ctx, namespace: str, name: str) -> Response:
         def drop(tx: Connection) -> None:
             found = find(tx, ctx.caller, namespace)
@@ -315,18 +329,15 @@ def calls(kind: Parts) -> dict[str, Callable[..., Any]]:
         await ctx.service.kernel.db.run(drop)
         return Response(204)
 
-    made: dict[str, Callable[..., Any]] = {
-        "List the {} of": index, "Show one of the {} of": show, "Add one to the {} of": create,
-        "Say anew what one of the {} is, of": update, "Delete one of the {} of": delete, "Delete all {} of": clear,
-    }  # fmt: skip
-    for words, function in made.items():
-        function.__doc__ = f"{words.format(kind.plural)} a namespace of metadata definitions."
-    return {function.__name__: function for function in made.values()}
+    return {"Delete one of the {} of": delete, "Delete all {} of": clear}
 
 
 def endpoints_of(kind: Parts, **own: Callable[..., Any]) -> list[Endpoint]:
     """The endpoints of a kind of part; `own` are functions that serve instead of the usual ones."""
-    serve = {**calls(kind), **own}
+    made = {**_reading(kind), **_changing(kind), **_removing(kind)}
+    for words, function in made.items():
+        function.__doc__ = f"{words.format(kind.plural)} a namespace of metadata definitions."
+    serve = {**{function.__name__: function for function in made.values()}, **own}
     path, resource = f"{ONE}/{kind.plural}", kind.cls
     return [
         Endpoint("GET", path, serve["index"], resource=resource),

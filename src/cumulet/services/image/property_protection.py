@@ -19,16 +19,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from cumulet.config import SettingsError
 from cumulet.core.context import Authorizer, Caller
-from cumulet.core.errors import CloudError
 
 Operation = Literal["create", "read", "update", "delete"]
 OPERATIONS: tuple[Operation, ...] = ("create", "read", "update", "delete")
 Format = Literal["roles", "policies"]
-
-
-class ProtectionError(CloudError):
-    """The file of property protections cannot be used; the text says why."""
 
 
 class Protection(Struct, frozen=True):
@@ -62,14 +58,14 @@ class Protections(Struct, frozen=True):
 
 
 def read_protections(file: Path | None, style: Format, known: frozenset[str]) -> Protections:
-    """The protections that a file asks for; ProtectionError where it cannot be used. `known`: the rules policy has."""
+    """The protections that a file asks for; SettingsError where it cannot be used. `known`: the rules policy has."""
     if file is None:
         return Protections()
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, configparser.Error) as error:
-        raise ProtectionError(f"cannot read the property protections in {file}: {error}") from error
+        raise SettingsError(f"cannot read the property protections in {file}: {error}") from error
     own: dict[Operation, frozenset[str]] = {operation: frozenset({"@"}) for operation in OPERATIONS}
     sections = [Protection(re.compile("os_glance"), own)]  # the service's own, not for files to say
     for title in parser.sections():
@@ -83,16 +79,16 @@ def _section(file: Path, title: str, given: Mapping[str, str], style: Format, kn
     rules: dict[Operation, frozenset[str]] = {}
     for operation in OPERATIONS:
         if operation not in given:
-            raise ProtectionError(f"{where}: `{operation}` is missing; it may be empty, for nobody")
+            raise SettingsError(f"{where}: `{operation}` is missing; it may be empty, for nobody")
         allowed = frozenset(part.strip().lower() for part in given[operation].split(",")) - {""}
         if {"@", "!"} <= allowed:
-            raise ProtectionError(f"{where}: `{operation}` cannot be both @ and !")
+            raise SettingsError(f"{where}: `{operation}` cannot be both @ and !")
         if style == "policies" and len(allowed) > 1:
-            raise ProtectionError(f"{where}: `{operation}` names several policy rules; one is possible")
+            raise SettingsError(f"{where}: `{operation}` names several policy rules; one is possible")
         if style == "policies" and (unknown := allowed - known - {"@", "!"}):
-            raise ProtectionError(f"{where}: there is no policy rule {', '.join(unknown)}")
+            raise SettingsError(f"{where}: there is no policy rule {', '.join(unknown)}")
         rules[operation] = allowed
     try:
         return Protection(re.compile(title), rules)
     except re.error as error:
-        raise ProtectionError(f"{where}: the title is no regular expression: {error}") from error
+        raise SettingsError(f"{where}: the title is no regular expression: {error}") from error

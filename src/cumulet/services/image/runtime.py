@@ -15,10 +15,11 @@ from cumulet.core.errors import Conflict, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.types import now
 from cumulet.services.image import image_data
-from cumulet.services.image.image import Image, find, remove_row
+from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.interface import ImageInfo
-from cumulet.services.image.property_protection import Protections
+from cumulet.services.image.metadef_catalogue import load_metadefs
+from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.quota import Limits, Unlimited
 from cumulet.services.image.search import save_labels
 from cumulet.services.image.store import Store, read_file
@@ -41,7 +42,17 @@ class ImageRuntime:
 
     async def start(self) -> None:
         """Take back what a process that died had under way: uploads are queued again, their files removed."""
+        settings = self.kernel.settings
+        self.protections = await asyncio.to_thread(
+            read_protections,
+            settings.image_property_protections,
+            settings.image_property_protection_format,
+            frozenset(RULES),
+        )
         await self.store.start(await self.kernel.db.run(_recover))
+        if settings.image_metadefs is not None:
+            made = await load_metadefs(self.kernel, settings.image_metadefs)
+            log.info("made %s namespaces of metadata definitions", made)
 
     async def stop(self) -> None:
         """Nothing to let go: uploads end with their requests."""
