@@ -129,6 +129,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         bool,
         _says("Show where images' data lies, and let their owners change it (upstream's `show_multiple_locations`)."),
     ] = False
+    image_web: Annotated[
+        bool,
+        _says(
+            "Let images lie at http and https URLs that their owners name: the cloud then reads whatever address they name, "
+            "those of its own networks included."
+        ),
+    ] = False
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

@@ -49,7 +49,6 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
         ("Import (`glance-direct`, `web-download`, `copy-image`) and tasks", "data is uploaded and checked at once"),
         ("Several stores", "there is one store: files in the data directory"),
         ("The image cache's calls", "there is no cache in front of the one store"),
-        ("Locations", "images are files of the cloud, never links to elsewhere"),
         ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words"),
     ],
     "image-registry": [

@@ -8,6 +8,8 @@ from cumulet.services.image import (
     image_data,
     image_member,
     image_tag,
+    image_update,
+    location,
     metadef,
     metadef_namespace,
     metadef_object,
@@ -31,13 +33,15 @@ SERVICE = Service(
         *image_data.endpoints,
         *image_member.endpoints,
         *image_tag.endpoints,
+        *image_update.endpoints,
+        *location.endpoints,
         *metadef_namespace.endpoints,
         *metadef_object.endpoints,
         *metadef_property.endpoints,
         *metadef_tag.endpoints,
         *metadef_resource_type.endpoints,
     ],
-    rules={**rules.PARTS, **image.RULES, **image_member.RULES, **metadef.RULES},
+    rules={**rules.PARTS, **image.RULES, **image_member.RULES, **location.RULES, **metadef.RULES},
 )
 
 REGISTRY = Service(

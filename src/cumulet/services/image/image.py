@@ -1,4 +1,4 @@
-"""Images: GET|POST /v2/images, GET|PATCH|DELETE /v2/images/{image_id}, POST /v2/images/{image_id}/actions/{de,re}activate.
+"""Images: GET|POST /v2/images, GET|DELETE /v2/images/{image_id}, POST /v2/images/{image_id}/actions/{de,re}activate.
 
 Custom properties are flat attributes beside the declared ones. An image whose row exists belongs to its owner; who else sees
 it is its visibility: `public` and `community` everybody, `shared` its members.
@@ -22,7 +22,8 @@ from cumulet.core.db.table import define
 from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
 from cumulet.core.types import Column, Id, Str64, Str255, Time, new_id, now
 from cumulet.services.image import quota
-from cumulet.services.image.patch import MEDIA_TYPES, READ_ONLY, Change, check_name, read_changes
+from cumulet.services.image.patch import READ_ONLY, check_name
+from cumulet.services.image.place import Location
 from cumulet.services.image.property_protection import Operation
 from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, in_project
 from cumulet.services.image.search import conditions, labels, save_labels
@@ -68,6 +69,9 @@ class Image(Resource, table="image_image", path="/v2/images", key="", plural="im
     self_url: str = computed("Its own URL.", _href(), wire="self")
     file: str = computed("The URL of its data.", _href("/file"))
     schema: str = computed("The URL of its schema.", lambda image: "/v2/schemas/image")
+    places: list[Location] | None = hidden(
+        "Where the data lies, if it was not just uploaded to the cloud's own store.", None
+    )
     properties: dict[str, str] = hidden("The custom properties, each shown as an attribute.", {})
 
 
@@ -166,14 +170,41 @@ def may(ctx: Ctx, operation: Operation, name: str) -> bool:
 
 
 def views(ctx: Ctx) -> Callable[[Image], Any]:
-    """A function from an image to its reply, without the properties that the caller may not read."""
+    """A function from an image to its reply, without the properties that the caller may not read; with the places of its data,
+    if the operator lets them be seen."""
     plain: Callable[[Image], Any] = viewer(ctx, Image, granted(ctx, Image))
-    if not ctx.service.protections.sections:
+    protected, located = ctx.service.protections.sections, ctx.service.kernel.settings.image_locations
+    if not protected and not located:
         return plain
-    return lambda image: plain(replace(image, properties=_readable(ctx, image.properties)))
+
+    def view(image: Image) -> Any:
+        seen = plain(replace(image, properties=readable(ctx, image.properties)))
+        if located:
+            found = locations(ctx, image) if ctx.allows("get_image_location", target(image)) else []
+            seen["locations"] = found
+            if found:
+                seen["direct_url"] = found[0].url
+        return seen
+
+    return view
 
 
-def _readable(ctx: Ctx, properties: Mapping[str, str]) -> dict[str, str]:
+def own_location(ctx: Ctx, image: Image) -> Location:
+    """The place of data that was uploaded."""
+    return Location(f"file://{ctx.service.store.path(image.id)}", {"store": "file"})
+
+
+def locations(ctx: Ctx, image: Image) -> list[Location]:
+    """All places where an image's data lies."""
+    if image.places is None:
+        return (
+            [own_location(ctx, image)] if image.status in ("active", "deactivated") and image.size is not None else []
+        )
+    return image.places
+
+
+def readable(ctx: Ctx, properties: Mapping[str, str]) -> dict[str, str]:
+    """The custom properties that the caller may read."""
     return {name: value for name, value in properties.items() if may(ctx, "read", name)}
 
 
@@ -205,12 +236,14 @@ async def create_image(ctx: Ctx, body: Any) -> Response:
     for name in msgspec.json.decode(await ctx.request.read(), type=dict[str, msgspec.Raw]):
         if name != "id" and name in READ_ONLY:
             raise Forbidden(f"Attribute '{name}' is read-only.")
+        if name == "locations":
+            raise Forbidden("Attribute 'locations' is reserved: it is set once there is an image.")
         check_name(name)
     owner = body.given().get("owner", ctx.caller.project_id)
     moment = now()
     image = Image.new(
         body, id=str(body.given().get("id") or new_id()).lower(), owner=owner, status="queued",
-        tags=_distinct(body.tags), properties=_checked(body.properties), created_at=moment, updated_at=moment,
+        tags=distinct(body.tags), properties=checked_properties(body.properties), created_at=moment, updated_at=moment,
     )  # fmt: skip
     _may_add(ctx, image)
     limits = await ctx.service.limits.limits("image", owner or "")
@@ -232,29 +265,11 @@ def _may_add(ctx: Ctx, image: Image) -> None:
         if image.owner != ctx.caller.project_id:
             raise Forbidden(f"You are not permitted to create images owned by '{image.owner}'.")
         raise Forbidden(rule="add_image")
-    _check_visibility(ctx, image, image.visibility)
+    check_visibility(ctx, image, image.visibility)
     for name in image.properties:
         if not may(ctx, "create", name):
             raise Forbidden(f"Attribute '{name}' is reserved.")
     check_amounts(image.tags, image.properties)
-
-
-async def update_image(ctx: Ctx, image_id: str) -> Any:
-    """Change an image by a JSON patch."""
-    media_type = (ctx.request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    changes = read_changes(media_type, await ctx.request.read() if media_type in MEDIA_TYPES else b"")
-
-    def change(tx: Connection) -> Image:
-        image = find(tx, ctx.caller, image_id)
-        if not changes:
-            return image
-        new, properties = apply(ctx, image, changes)
-        db.update(tx, Image, image.id, **new, properties=properties, updated_at=now())
-        image = db.get(tx, Image, image.id)
-        save_labels(tx, image.id, image.tags, image.properties)
-        return image
-
-    return views(ctx)(await ctx.service.kernel.db.run(change))
 
 
 async def delete_image(ctx: Ctx, image_id: str) -> Response:
@@ -303,58 +318,8 @@ async def _switch(ctx: Ctx, image_id: str, rule: str, old: str, new: str) -> Res
     return Response(204)
 
 
-def apply(ctx: Ctx, image: Image, changes: list[Change]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The new values of declared attributes, and all custom properties, after `changes` in order."""
-    editable = {f.wire for f in Image.fields if "update" in f.modes}
-    new: dict[str, Any] = {}
-    properties = _readable(ctx, image.properties)
-    concealed = {name: value for name, value in image.properties.items() if name not in properties}
-    for change in changes:
-        if change.name == "visibility":
-            _check_visibility(ctx, image, change.value)
-        require(ctx, image, "modify_image")
-        if change.name in editable:
-            new[change.name] = _attribute(ctx, image, change)
-        else:
-            _change_property(ctx, properties, change)
-    properties.update(concealed)
-    if "tags" in new:
-        new["tags"] = _distinct(new["tags"])
-    grew = len(properties) > len(image.properties)
-    check_amounts(new.get("tags", []), properties if grew else {})
-    return new, properties
-
-
-def _attribute(ctx: Ctx, image: Image, change: Change) -> Any:
-    """The new value of a declared attribute."""
-    name = change.name
-    if change.op == "remove":
-        raise Forbidden(f"Property {name} may not be removed.")
-    if change.op == "add" and change.strict:
-        raise Conflict(f"Property {name} already present.")
-    if name == "owner" and not ctx.caller.is_admin:
-        raise Forbidden("Owner can't be updated by non admin.")
-    if name in ("container_format", "disk_format") and image.status != "queued":
-        raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
-    return getattr(Image.decode("update", msgspec.json.encode({name: change.value})), name)
-
-
-def _change_property(ctx: Ctx, properties: dict[str, str], change: Change) -> None:
-    """Carry out a change of a custom property in `properties`, of which the caller sees these."""
-    name, there = change.name, change.name in properties
-    if there and change.op == "add" and change.strict:
-        raise Conflict(f"Property {name} already present.")
-    if not there and change.op != "add":
-        raise Conflict(f"Property {name} does not exist.")
-    if not may(ctx, "delete" if change.op == "remove" else "update" if there else "create", name):
-        raise Forbidden(f"Attribute '{name}' is reserved.")
-    if change.op == "remove":
-        del properties[name]
-    else:
-        properties.update(_checked({name: change.value}))
-
-
-def _check_visibility(ctx: Ctx, image: Image, wanted: Any) -> None:
+def check_visibility(ctx: Ctx, image: Image, wanted: Any) -> None:
+    """Refuse who may not give an image the visibility he wants it to have."""
     if wanted == "public":
         ctx.require("publicize_image", target(image))
     elif wanted == "community":
@@ -370,7 +335,7 @@ def check_amounts(tags: Collection[str], properties: Collection[str]) -> None:
             )
 
 
-def _checked(properties: Mapping[str, Any]) -> dict[str, str]:
+def checked_properties(properties: Mapping[str, Any]) -> dict[str, str]:
     """Custom properties, each of which must be a text under a name that is not too long."""
     for name, value in properties.items():
         if len(name) > 255:
@@ -382,7 +347,8 @@ def _checked(properties: Mapping[str, Any]) -> dict[str, str]:
     return dict(properties)
 
 
-def _distinct(tags: list[str]) -> list[str]:
+def distinct(tags: list[str]) -> list[str]:
+    """The tags, each once."""
     return list(dict.fromkeys(tags))
 
 
@@ -390,7 +356,6 @@ endpoints = [
     Endpoint("GET", "/v2/images", list_images, "get_images", resource=Image),
     Endpoint("POST", "/v2/images", create_image, "", Image, status=201, resource=Image),
     Endpoint("GET", "/v2/images/{image_id}", show_image, resource=Image),
-    Endpoint("PATCH", "/v2/images/{image_id}", update_image, resource=Image),
     Endpoint("DELETE", "/v2/images/{image_id}", delete_image, status=204, resource=Image),
     Endpoint("POST", "/v2/images/{image_id}/actions/deactivate", deactivate, status=204),
     Endpoint("POST", "/v2/images/{image_id}/actions/reactivate", reactivate, status=204),

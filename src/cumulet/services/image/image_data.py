@@ -13,7 +13,7 @@ from cumulet.core import db
 from cumulet.core.context import Context
 from cumulet.core.errors import Conflict, Forbidden, Gone, Invalid, RangeNotSatisfiable, UnsupportedMedia
 from cumulet.core.types import now
-from cumulet.services.image.image import Image, look_up
+from cumulet.services.image.image import Image, locations, look_up, own_location
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
@@ -42,12 +42,21 @@ async def download(ctx: Ctx, image_id: str) -> Response:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     if image.status not in ("active", "deactivated") or image.size is None:
         return Response(204)
+    if outside := outside_of(ctx, image):
+        headers = {"Content-Type": OCTETS, "Content-Length": str(await ctx.service.web.size(outside))}
+        return Response(200, ctx.service.web.chunks(outside), headers)
     offset, length = _range(ctx.request.headers.get("Range"), image.size)
     headers = {"Content-Type": OCTETS, "Content-MD5": image.checksum or "", "Content-Length": str(length)}
     partial = "Range" in ctx.request.headers
     if partial:
         headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{image.size}"
     return Response(206 if partial else 200, File(ctx.service.store.path(image.id), offset, length), headers)
+
+
+def outside_of(ctx: Ctx, image: Image) -> str:
+    """The place outside that an image's data is read from; none where the cloud's own store has it."""
+    found = [place.url for place in locations(ctx, image)]
+    return "" if own_location(ctx, image).url in found else next(filter(ctx.service.web.reads, found), "")
 
 
 def _range(header: str | None, size: int) -> tuple[int, int]:

@@ -18,7 +18,9 @@ from cumulet.services.image import image_data
 from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.interface import ImageInfo
+from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
+from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.quota import Limits, Unlimited
 from cumulet.services.image.search import save_labels
@@ -38,6 +40,8 @@ class ImageRuntime:
         self.kernel = kernel
         self.limits = limits or Unlimited()
         self.protections = Protections()
+        self.web: Places = Web(kernel.settings.image_web)
+        Locator(self)
         self.store = Store(kernel.settings.data / "image")
 
     async def start(self) -> None:
@@ -64,6 +68,8 @@ class ImageRuntime:
         image = await self.kernel.db.read_inline(find, system_caller(), image_id)
         if image.status != "active":
             raise Conflict(f"Image {image_id} is not active; it is {image.status}.")
+        if image.places is not None and not any(place.url.startswith("file:") for place in image.places):
+            raise Conflict(f"The data of image {image_id} lies outside this cloud; nothing can boot from it.")
         return self.store.path(image.id)
 
     async def ensure_image(
