@@ -76,4 +76,5 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.String(length=26), nullable=False),
         sa.PrimaryKeyConstraint("namespace", "name"),
     )
+    op.add_column("image_image", sa.Column("places", types.Json(), nullable=True))
     # ### end Alembic commands ###
