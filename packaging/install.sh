@@ -10,11 +10,12 @@ venv=${2:-.venv}
 
 packages=(python3 python3-venv qemu-system-x86 qemu-utils qemu-block-extra nftables dnsmasq-base conntrack iproute2
   openssh-client genisoimage novnc kmod)
+ldap_packages=(gcc libc6-dev python3-dev libldap-dev libsasl2-dev) # python-ldap is compiled
 image_packages=(xz-utils zstd cpio syslinux mtools dosfstools e2fsprogs fdisk)
-test_packages=(chromium)
+test_packages=(chromium slapd ldap-utils)
 case $purpose in
-  run) packages+=("${image_packages[@]}") ;;
-  test) packages+=("${image_packages[@]}" "${test_packages[@]}") ;;
+  run) packages+=("${image_packages[@]}" "${ldap_packages[@]}") ;;
+  test) packages+=("${image_packages[@]}" "${ldap_packages[@]}" "${test_packages[@]}") ;;
   *) echo "usage: packaging/install.sh [run|test] [VENV]" >&2; exit 2 ;;
 esac
 
@@ -26,6 +27,16 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then
     echo "installing system packages: ${missing[*]}"
     apt-get update -qq
+    # The tests start directory servers of their own: the package's must neither be set up nor started.
+    policy=/usr/sbin/policy-rc.d
+    if [[ " ${missing[*]} " == *" slapd "* ]]; then
+      echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections
+      if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\n[ "$1" != slapd ] || exit 101\n' >"$policy"
+        chmod 755 "$policy"
+        trap 'rm -f "$policy"' EXIT
+      fi
+    fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   else
     echo "not root, so these packages stay missing: ${missing[*]}"
@@ -46,12 +57,15 @@ if ! "$venv/bin/python" -c '' 2>/dev/null; then
 fi
 
 # One digest of all that decides what is in the environment: nothing to do if it is there already.
-digest=$(cat requirements.lock packaging/build.lock pyproject.toml | sha256sum | cut -c1-16)
+digest=$(cat requirements.lock packaging/build.lock packaging/ldap.lock pyproject.toml | sha256sum | cut -c1-16)
 if [ "$(cat "$venv/.digest" 2>/dev/null)" != "$digest" ]; then
   echo "installing Python packages into $venv"
   "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r requirements.lock
   "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r packaging/build.lock
   "$venv/bin/pip" install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+  if ! "$venv/bin/pip" install -q --disable-pip-version-check --require-hashes -r packaging/ldap.lock 2>"$venv/ldap.log"; then
+    echo "python-ldap cannot be compiled (see $venv/ldap.log): domains with an LDAP directory will not work; all else does" >&2
+  fi
   "$venv/bin/python" -m compileall -q src "$venv/lib" >/dev/null || true # some packages ship files for other versions
   echo "$digest" >"$venv/.digest"
 fi

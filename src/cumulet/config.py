@@ -8,6 +8,7 @@ the default. The fields of `Settings` are the only place where a setting is desc
 import difflib
 import ipaddress
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -89,6 +90,13 @@ class Settings(Struct, frozen=True, kw_only=True):
         str, _says("The admin's password, set at the first start; prefer the environment to the flag.", "generated")
     ] = ""
     token_lifetime: Annotated[int, _says("How long a token is valid, in seconds.", ge=60)] = 14400
+    limit_model: Annotated[
+        Literal["flat", "strict_two_level"],
+        _says(
+            "How identity's unified limits hold together: `flat` looks at each alone, `strict_two_level` lets no project have"
+            " more than its domain and takes no deeper tree of projects."
+        ),
+    ] = "flat"
     auth_ttl: Annotated[
         int, _says("For how many minutes after it was signed a request of EC2 is good to authenticate with.", ge=1)
     ] = 15
@@ -107,6 +115,38 @@ class Settings(Struct, frozen=True, kw_only=True):
     application_credential_limit: Annotated[
         int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
     ] = -1
+    lockout_failure_attempts: Annotated[
+        int, _says("How many wrong passwords in a row lock a user out.", "0: nobody is locked out", ge=0)
+    ] = 0
+    lockout_duration: Annotated[
+        int,
+        _says("How long a locked user stays locked, in seconds; 0: until an administrator enables him again.", ge=0),
+    ] = 1800
+    disable_user_account_days_inactive: Annotated[
+        int, _says("After how many days without a login a user counts as disabled.", "0: never", ge=0)
+    ] = 0
+    password_expires_days: Annotated[
+        int, _says("For how many days a new password is good.", "0: for ever", ge=0, le=36500)
+    ] = 0
+    unique_last_password_count: Annotated[
+        int, _says("From how many of his last passwords a user's own new one must differ.", "0: from none", ge=0, le=64)
+    ] = 0
+    minimum_password_age: Annotated[
+        int, _says("How many days must pass before a user changes again a password that he chose.", ge=0, le=36500)
+    ] = 0
+    password_regex: Annotated[str, _says("The regular expression that new passwords must match.", "any password")] = ""
+    password_regex_description: Annotated[
+        str, _says("What users are told of `password_regex`.", "the expression itself")
+    ] = ""
+    change_password_upon_first_use: Annotated[
+        bool, _says("Whether users must change a password that an administrator gave them before they log in.")
+    ] = False
+    receipt_lifetime: Annotated[
+        int, _says("How long a login that needs further proofs can be gone on with, in seconds.", ge=1)
+    ] = 300
+    totp_previous_windows: Annotated[
+        int, _says("How many one-time passcodes before the present one are taken as well.", ge=0, le=10)
+    ] = 1
     image_metadefs: Annotated[
         Path | None,
         _says(
@@ -119,7 +159,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         Path | None,
         _says(
             "The file that says who may create, read, update and delete which custom properties of images.",
-            "nobody is kept",
+            "nothing is protected",
         ),
     ] = None
     image_property_protection_format: Annotated[
@@ -304,6 +344,10 @@ def _check(settings: Settings) -> None:
             parse(value)
         except ValueError as error:
             raise SettingsError(f"`{name}` is {value!r}, but must be {wanted}") from error
+    try:
+        re.compile(settings.password_regex)
+    except re.error as error:
+        raise SettingsError(f"`password_regex` is no regular expression: {error}") from error
     if settings.guest_image is not None and not settings.guest_image.is_file():
         raise SettingsError(f"`guest_image` names {settings.guest_image}, which is no file")
     protections = settings.image_property_protections

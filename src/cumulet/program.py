@@ -84,7 +84,7 @@ class Program:
         self.dataplane = _dataplane(self.settings, plan, self.secrets.cloud)
         self.hypervisor = _hypervisor(self.settings, plan, self.dataplane)
         self.identity = IdentityRuntime(self.kernel)
-        self.image = ImageRuntime(self.kernel)
+        self.image = ImageRuntime(self.kernel, self.identity)
         self.placement = PlacementRuntime(self.kernel)
         self.network = NetworkRuntime(self.kernel, self.dataplane, self.server)
         self.compute = ComputeRuntime(

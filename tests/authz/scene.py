@@ -77,6 +77,12 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
         "application_credential": {"name": secrets.token_hex(4), "access_rules": [
             {"service": "scene", "method": "GET", "path": f"/{secrets.token_hex(4)}"}]}}),
     "policy": ("admin", "identity", "/v3/policies", lambda s: {"policy": {"type": "text/plain", "blob": "x"}}),
+    "endpoint_group": ("admin", "identity", "/v3/OS-EP-FILTER/endpoint_groups", lambda s: {"endpoint_group": {
+        "name": NAME, "filters": {"interface": "admin"}}}),
+    "registered_limit": ("admin", "identity", "/v3/registered_limits", lambda s: {"registered_limits": [{
+        "service_id": s["service"], "resource_name": secrets.token_hex(4), "default_limit": 1}]}),
+    "limit": ("admin", "identity", "/v3/limits", lambda s: {"limits": [{
+        "service_id": s["service"], "resource_name": s.resource(), "resource_limit": 1, "project_id": s.demo}]}),
     "provider": ("admin", "placement", "/resource_providers", lambda s: {
         "name": secrets.token_hex(4), "uuid": new_id()}),
 }  # fmt: skip
@@ -93,6 +99,8 @@ PLACES: dict[str, str] = {
     # the segment before a parameter, and what stands for it (`=` a word, else a kind of the scene)
     "domains": "domain", "projects": "project", "users": "user", "groups": "group", "roles": "role", "implies": "implied",
     "services": "service", "endpoints": "endpoint", "regions": "region", "credentials": "credential", "policies": "policy",
+    "endpoint_groups": "endpoint_group", "registered_limits": "registered_limit", "limits": "limit", "config": "=ldap",
+    "{group}": "=url",
     "consumers": "consumer", "authorize": "=none", "access_tokens": "=none",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
     "images": "image", "schemas": "=image", "metadefs": "=namespace", "namespaces": "metadef", "objects": "=blue",
@@ -151,6 +159,8 @@ class Scene:
             return str(made["access_rules"][0]["id"])
         if kind == "provider":
             return str(sent["uuid"])
+        if isinstance(made, list):
+            (made,) = made
         if isinstance(self.cloud, InProcessCloud):
             self.cloud.settle()
         return str(made[{"keypair": "name", "metadef": "namespace"}.get(kind, "id")])
@@ -171,6 +181,12 @@ class Scene:
     def body(self, kind: str) -> dict[str, Any]:
         """A body that makes one of a kind."""
         return KINDS[kind][3](self)
+
+    def resource(self) -> str:
+        """A resource of the service's that limits are registered for."""
+        body = self.body("registered_limit")
+        self._call("POST", "identity", "/v3/registered_limits", body)
+        return str(body["registered_limits"][0]["resource_name"])
 
     def cidr(self) -> str:
         return f"10.{self.number() % 100 + 1}.{self.number() % 250}.0/24"

@@ -44,6 +44,8 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"\S+ /v3/users/\{user_id\}/credentials/OS-EC2.*", OWNER_ADMIN),
         (r"\S+ /v3/credentials/.*", OWNER_ADMIN),
         (r"GET /v3/domains/\{id\}", ADMIN),
+        (r"GET /v3/(registered_limits.*|limits|limits/model)", ANY),
+        (r"GET /v3/limits/\{id\}", MINE),
         (r"GET /v3/OS-TRUST/trusts", ADMIN),
         (r"POST /v3/OS-TRUST/trusts", OWN),
         (r"\S+ /v3/OS-TRUST/trusts/.*", OWNER_ADMIN),
@@ -149,6 +151,8 @@ BODIES: list[tuple[str, Any]] = [
     (r"PUT /v2/metadefs/namespaces/\{namespace\}", {"namespace": "{metadef}", "owner": "{demo}"}),
     (r"PATCH /v2/images/.*", [{"op": "replace", "path": "/name", "value": "other"}]),
     (r"PUT /v3/projects/\{id\}/tags", {"tags": ["blue"]}),
+    (r"(PUT|PATCH) /v3/domains/\{id\}/config(/\{group\})?", {"config": {"ldap": {"url": "ldap://scene"}}}),
+    (r"PATCH /v3/domains/\{id\}/config/\{group\}/\{option\}", {"config": {"url": "ldap://scene"}}),
     (r"POST .*/credentials/OS-EC2", {"tenant_id": "{demo}"}),
     (r"POST /v3/(ec2|s3)tokens", {"credentials": {"access": "none"}}),
     (r"PUT /resource_providers/\{uuid\}", {"name": "other"}),
@@ -170,6 +174,8 @@ PREPARED: list[tuple[str, Any]] = [
     (r".*/os-extra_specs/\{key\}$", {"blue": "1"}),
     (r".*/metadata/\{key\}$", {"meta": {"blue": "1"}}),
     (r".*/(traits|resource_classes)/\{name\}$", None),
+    (r".*/OS-EP-FILTER/.*/\{\w+\}/\w+/\{\w+\}$", None),
+    (r".*/OS-ENDPOINT-POLICY/.*\{\w+\}$", None),
 ]
 
 
@@ -205,6 +211,11 @@ class Ask:
         if "router_interface" in path:
             opposite = "remove" if "/add_" in path else "add"
             self._send("PUT", f"{path.rpartition('/')[0]}/{opposite}_router_interface", self._body(), "member")
+        if "/config" in path and "/domains/config" not in path:
+            self._send("PUT", f"{path.partition('/config')[0]}/config", {"config": {"ldap": {"url": "x"}}}, "admin")
+        if path.endswith("/OS-ENDPOINT-POLICY/policy"):
+            base = f"/v3/policies/{self.scene['policy']}/OS-ENDPOINT-POLICY"
+            self._send("PUT", f"{base}/endpoints/{self.scene['endpoint']}", None, "admin")
         if "/members/" in path:
             base = path.partition("/members")[0]
             self._send("POST", f"{base}/members", {"member": self.scene.elsewhere}, "member")

@@ -21,26 +21,10 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
             r"\S+ /v3/(auth/)?OS-FEDERATION/.*",
         ),
         (
-            "Unified limits (`registered_limits`, `limits`)",
-            "each service keeps its own quotas",
-            r"\S+ /v3/(registered_limits|limits).*",
-        ),
-        (
-            "Domain configuration (LDAP)",
-            "there is one backend: the database",
-            r"\S+ /v3/domains/({domain_id}/)?config.*",
-        ),
-        (
-            "Endpoint groups (`OS-EP-FILTER`) and endpoint policies",
-            "the catalogue is the same for everybody",
-            r"\S+ /v3/(OS-EP-FILTER|(endpoints|policies)/{\w+}/OS-ENDPOINT-POLICY)/.*",
-        ),
-        (
             "Certificates as clients of OAuth 2 (`tls_client_auth`)",
             "needs a front end that is trusted to verify them",
             "",
         ),
-        ("Multi-factor rules, TOTP", "passwords and tokens are the methods so far", ""),
     ],
 }
 """By service with a document to hold it against: what upstream has and this version does not, and why."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Flag
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, Self, dataclass_transform, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, dataclass_transform, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, defstruct, json
@@ -376,4 +376,19 @@ def body_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
         defstruct(f"{model.__name__}Body", [("inner", model)], rename={"inner": cls.options.key}, module=cls.__module__)
         if cls.options.key
         else model
+    )
+
+
+@cache
+def list_type(cls: ResourceMeta, mode: str, version: Version = ANY) -> Any:
+    """The struct of a body that lists several of a resource, and at least one (`{"limits": [...]}`); free attributes are not
+    taken there."""
+    model = _struct(cls, mode, version)
+    several = Annotated[list[model], msgspec.Meta(min_length=1)]  # type: ignore[valid-type]
+    return defstruct(
+        f"{model.__name__}List",
+        [("several", several)],
+        rename={"several": cls.options.plural},
+        forbid_unknown_fields=True,
+        module=cls.__module__,
     )

@@ -66,8 +66,10 @@ async def test_endpoints_that_make_no_sense(identity: Identity) -> None:
     service = await identity.made("services", type="sample")
     good = {"service_id": service["id"], "interface": "public", "url": "http://x.test"}
     for wrong, status in (
-        ({"interface": "secret"}, 400), ({"url": ""}, 400), ({"service_id": "none"}, 404),
+        ({"interface": "secret"}, 400), ({"url": ""}, 400), ({"service_id": "none"}, 400),
         ({"region_id": "none"}, 400), ({"url": "http://x/$(password)s"}, 400),
+        ({"url": "no url"}, 400), ({"url": "http://x/$(project_id)"}, 400), ({"url": "http://" + "x" * 220}, 400),
+        ({"enabled": None}, 400), ({"interface": None}, 400),
     ):  # fmt: skip
         reply = await identity.call("POST", "/v3/endpoints", {"endpoint": {**good, **wrong}})
         assert reply.status == status, reply.data
@@ -82,17 +84,74 @@ async def test_regions_have_chosen_ids_and_a_tree(identity: Identity) -> None:
     assert (await identity.call("PATCH", "/v3/regions/north", {"region": {"parent_region_id": "town"}})).status == 400
     listed = (await identity.call("GET", "/v3/regions?parent_region_id=north")).json()["regions"]
     assert [r["id"] for r in listed] == ["town"]
-    assert (await identity.call("DELETE", "/v3/regions/north")).status == 403
     assert (await identity.call("DELETE", "/v3/regions/RegionOne")).status == 403
-    assert (await identity.call("DELETE", "/v3/regions/town")).status == 204
+    assert (await identity.call("DELETE", "/v3/regions/north")).status == 204
+    assert (await identity.call("GET", "/v3/regions/town")).status == 404  # which was below it
     assert len((await identity.made("regions"))["id"]) == 32
+
+
+async def test_services_that_make_no_sense(identity: Identity) -> None:
+    service = await identity.made("services", type="sample", name="sample", colour="red")
+    for wrong in (
+        {"type": ""},
+        {"type": 1},
+        {"name": None},
+        {"name": ""},
+        {"name": 1},
+        {"enabled": "yes"},
+        {"id": "other"},
+    ):
+        if "id" not in wrong:
+            reply = await identity.call("POST", "/v3/services", {"service": {"type": "sample", **wrong}})
+            assert reply.status == 400, wrong
+        changed = await identity.call("PATCH", f"/v3/services/{service['id']}", {"service": wrong})
+        assert changed.status == 400, wrong
+    assert (await identity.call("PATCH", f"/v3/services/{service['id']}", {"service": {}})).status == 400
+    assert (await identity.call("GET", f"/v3/services/{service['id']}")).json()["service"] == service
+    for query, found in (("name=sample", 1), ("type=sample&name=sample", 1), ("type=other", 0)):
+        assert len((await identity.call("GET", f"/v3/services?{query}")).json()["services"]) == found
+
+
+async def test_a_service_without_endpoints_is_in_the_catalogue(identity: Identity) -> None:
+    service = await identity.made("services", type="sample", name="sample")
+    catalog = (await identity.call("GET", "/v3/auth/catalog")).json()["catalog"]
+    assert {"id": service["id"], "type": "sample", "name": "sample", "endpoints": []} in catalog
+
+
+async def test_regions_that_make_no_sense(identity: Identity) -> None:
+    await identity.made("regions", id="north", description="cold")
+    for wrong, status in (
+        ({"parent_region_id": ""}, 400), ({"parent_region_id": "none"}, 404), ({"description": 1}, 400), ({}, 400),
+        ({"parent_region_id": "north"}, 400), ({"id": "south"}, 400),
+    ):  # fmt: skip
+        assert (await identity.call("PATCH", "/v3/regions/north", {"region": wrong})).status == status, wrong
+    assert (await identity.call("PUT", "/v3/regions/west", {"region": {"parent_region_id": "none"}})).status == 404
+    assert (await identity.call("POST", "/v3/regions", {"region": {"id": "n" * 256}})).status == 400
+    assert (await identity.call("POST", "/v3/regions", {"region": {"id": "north"}})).status == 409
+    assert (await identity.call("GET", "/v3/regions?colour=red")).status == 400
+    plain = await identity.call("PATCH", "/v3/regions/north", {"region": {"description": None, "colour": "white"}})
+    assert plain.json()["region"]["description"] == "" and plain.json()["region"]["colour"] == "white"
+    assert (await identity.made("regions", id="", description=None))["description"] == ""
+
+
+async def test_a_region_goes_with_those_below_it(identity: Identity) -> None:
+    for id, above in (("north", None), ("town", "north"), ("street", "town"), ("south", None)):
+        await identity.made("regions", id=id, parent_region_id=above)
+    service = await identity.made("services", type="sample")
+    row = {"service_id": service["id"], "interface": "public", "url": "http://x.test"}
+    endpoint = await identity.made("endpoints", **row, region_id="street")
+    assert (await identity.call("DELETE", "/v3/regions/north")).status == 403
+    assert (await identity.call("DELETE", f"/v3/endpoints/{endpoint['id']}")).status == 204
+    assert (await identity.call("DELETE", "/v3/regions/north")).status == 204
+    assert {r["id"] for r in (await identity.call("GET", "/v3/regions")).json()["regions"]} == {"RegionOne", "south"}
 
 
 async def test_policies_are_kept(identity: Identity) -> None:
     policy = await identity.made("policies", type="application/json", blob="{}")
     path = f"/v3/policies/{policy['id']}"
-    changed = await identity.call("PATCH", path, {"policy": {"blob": {"a": [1]}}})
-    assert changed.json()["policy"]["blob"] == {"a": [1]}
+    changed = await identity.call("PATCH", path, {"policy": {"blob": '{"a": 1}', "note": "new"}})
+    assert changed.json()["policy"]["blob"] == '{"a": 1}' and changed.json()["policy"]["note"] == "new"
+    assert (await identity.call("PATCH", path, {"policy": {"blob": {"a": 1}}})).status == 400
     assert [p["id"] for p in (await identity.call("GET", "/v3/policies")).json()["policies"]] == [policy["id"]]
     assert (await identity.call("DELETE", path)).status == 204
 

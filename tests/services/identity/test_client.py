@@ -1,10 +1,14 @@
 """openstacksdk logs in and works with accounts, unmodified."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import openstack
 import openstack.connection
 import pytest
@@ -78,3 +82,33 @@ async def test_the_sdk_as_an_ordinary_user(identity: Identity) -> None:
             list(cloud.identity.users())
 
     await with_client(identity, "demo", work)
+
+
+def run_command(directory: Path, *arguments: str, cloud: str = credentials.ADMIN_CLOUD) -> Any:
+    """`openstack ... -f json`, the official command line."""
+    environ = {**os.environ, "OS_CLIENT_CONFIG_FILE": str(directory / credentials.CLOUDS_YAML), "OS_CLOUD": cloud}
+    command = [sys.executable, "-W", "ignore", "-m", "openstackclient.shell", *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return msgspec.json.decode(done.stdout) if done.stdout.strip() else None
+
+
+@pytest.mark.clients
+async def test_the_command_line_manages_users_and_their_passwords(identity: Identity) -> None:
+    def work(cloud: Any) -> None:
+        directory = identity.runtime.kernel.settings.data
+        options = ["--ignore-lockout-failure-attempts", "--multi-factor-auth-rule", "password,totp"]
+        made = run_command(directory, "user", "create", "ann", "--password", "secret", *options, "-f", "json")
+        rules = {"ignore_lockout_failure_attempts": True, "multi_factor_auth_rules": [["password", "totp"]]}
+        assert made["options"] == rules
+        run_command(directory, "user", "set", "ann", "--disable-multi-factor-auth", "--password", "other")
+        shown = run_command(directory, "user", "show", "ann", "-f", "json")
+        assert shown["options"] == {**rules, "multi_factor_auth_enabled": False} and shown["enabled"] is True
+        old, new = PASSWORDS["demo"], "another"
+        change = ["user", "password", "set", "--original-password", old, "--password", new]
+        run_command(directory, *change, cloud=credentials.DEMO_CLOUD)
+
+    await with_client(identity, "admin", work)
+    assert (await identity.login("ann", "other")).status == 201
+    assert (await identity.login("demo", "another")).status == 201
+    assert (await identity.login("demo")).status == 401

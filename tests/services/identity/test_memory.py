@@ -12,7 +12,7 @@ from msgspec import Struct
 from cumulet.api.http import encode_json
 from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.auth.issue import token_body
-from cumulet.services.identity.endpoint import catalog_for, read_catalog
+from cumulet.services.identity.catalog import catalog_for, read_catalog
 from cumulet.services.identity.memory import Memory
 from tests.services.identity.conftest import Identity
 

@@ -55,7 +55,12 @@ def test_images_by_the_command_line(cloud: InProcessCloud, tmp_path: Path) -> No
     demo("image set --unhidden --protected", made["id"])
     demo("image unset --property color --tag one", made["id"])
     shown = demo("image show -f json", made["id"])
-    assert shown["tags"] == ["two"] and shown["min_ram"] == 64 and shown["protected"] and "color" not in shown["properties"]
+    assert (
+        shown["tags"] == ["two"]
+        and shown["min_ram"] == 64
+        and shown["protected"]
+        and "color" not in shown["properties"]
+    )
     project = str(cloud.connect().identity.find_project("admin").id)
     demo("image add project", made["id"], project)
     run(f"image set --project {project} --accept", made["id"])
@@ -79,14 +84,14 @@ def test_metadata_definitions_by_the_command_line(cloud: InProcessCloud) -> None
     assert "OS::Blue" in str(run("image metadef namespace list -f json"))
     run("image metadef namespace set --description new --public --protected", "OS::Blue")
     assert run("image metadef namespace show -f json", "OS::Blue")["protected"] is True
-    run("image metadef namespace set --no-protected", "OS::Blue")
+    run("image metadef namespace set --unprotected --public", "OS::Blue")
     run("image metadef object create -f json --namespace OS::Blue sky")
     assert run("image metadef object show -f json OS::Blue sky")["name"] == "sky"
-    assert [row["name"] for row in run("image metadef object list -f json OS::Blue")] == ["sky"]
+    assert [row["Name"] for row in run("image metadef object list -f json OS::Blue")] == ["sky"]
     run("image metadef property create -f json OS::Blue --name hue --title Hue --type string --schema {}")
     assert run("image metadef property show -f json OS::Blue hue")["type"] == "string"
-    run("image metadef property set --title Shade OS::Blue hue")
-    assert [row["title"] for row in run("image metadef property list -f json OS::Blue")] == ["Shade"]
+    run("image metadef property set --title Shade --type string OS::Blue hue")
+    assert [row["Title"] for row in run("image metadef property list -f json OS::Blue")] == ["Shade"]
     run("image metadef resource type association create -f json OS::Blue OS::Nova::Server")
     assert "OS::Nova::Server" in str(run("image metadef resource type list -f json"))
     assert "OS::Nova::Server" in str(run("image metadef resource type association list -f json OS::Blue"))
@@ -100,6 +105,7 @@ def test_metadata_definitions_by_the_command_line(cloud: InProcessCloud) -> None
 def test_images_by_the_sdk(cloud: InProcessCloud) -> None:
     admin, demo = cloud.connect(), cloud.connect("cumulet-demo")
     image = demo.image.create_image("sdk", disk_format="raw", container_format="bare", data=b"\x02" * 10, kind="x")
+    image = demo.image.get_image(image.id)
     assert image.status == "active" and image.properties["kind"] == "x"
     assert demo.image.find_image("sdk").id == image.id
     for query in ({"name": "sdk"}, {"size_min": 10, "size_max": 10}, {"visibility": "shared"}, {"sort": "name:asc"}):
@@ -122,7 +128,7 @@ def test_images_by_the_sdk(cloud: InProcessCloud) -> None:
 def test_metadata_definitions_by_the_sdk(cloud: InProcessCloud) -> None:
     admin, demo = cloud.connect(), cloud.connect("cumulet-demo")
     space = admin.image.create_metadef_namespace(namespace="sdk", visibility="public", display_name="SDK")
-    assert [n.namespace for n in demo.image.metadef_namespaces()] == ["sdk"]
+    assert "sdk" in [n.namespace for n in demo.image.metadef_namespaces()]
     admin.image.update_metadef_namespace(space, display_name="new", visibility="public")
     assert demo.image.get_metadef_namespace("sdk").display_name == "new"
     admin.image.create_metadef_object("sdk", name="thing")
@@ -140,4 +146,4 @@ def test_metadata_definitions_by_the_sdk(cloud: InProcessCloud) -> None:
     admin.image.delete_all_metadef_properties("sdk")
     admin.image.delete_all_metadef_objects("sdk")
     admin.image.delete_metadef_namespace("sdk", ignore_missing=False)
-    assert list(demo.image.metadef_namespaces()) == []
+    assert "sdk" not in [n.namespace for n in demo.image.metadef_namespaces()]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from io import BytesIO
+from typing import Any, cast
 
 import pytest
 
@@ -29,7 +30,7 @@ def limits() -> Set:
 
 @pytest.fixture
 async def client(parts: Kernel, limits: Set) -> AsyncIterator[Client]:
-    images = ImageRuntime(parts, limits)
+    images = ImageRuntime(parts, cast(Any, limits))
     await images.start()
     async with serve(SERVICE, images) as client:
         yield client

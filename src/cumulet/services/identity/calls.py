@@ -10,10 +10,10 @@ from msgspec import UNSET
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
 
-from cumulet.api.crud import Scope, enveloped, everything, list_page
+from cumulet.api.crud import Scope, enveloped, everything, list_page, shown
 from cumulet.api.http import Endpoint, Query, Response
 from cumulet.api.query import FALSE, TRUE, Filter, Listing
-from cumulet.api.resource import FILTER, Body, Resource, ResourceMeta
+from cumulet.api.resource import FILTER, Body, Resource, ResourceMeta, list_type
 from cumulet.core import db
 from cumulet.core.context import Context
 from cumulet.core.db.table import split
@@ -137,11 +137,24 @@ def change(tx: Connection, cls: type[Resource], id: str, body: Body, /, **more: 
     item: Any = db.get(tx, cls, id)
     stored = {f.name for f in cls.fields if f.stored}
     changes = {n: v for n, v in body.given().items() if n in stored} | more
-    changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
+    if cls.options.extra:
+        changes["extra"] = {**(item.extra or {}), **changes.get("extra", {})}
     if "option_values" in changes:
         changes["option_values"] = merged(item.option_values, changes["option_values"])
     db.update(tx, cls, id, **changes)
     return db.get(tx, cls, id)
+
+
+def bulk(cls: type[Resource], create: Callable[[Ctx, list[Any]], Awaitable[list[Any]]]) -> Endpoint:
+    """The call that makes many of a resource, all or none, under `identity:create_<plural>`."""
+    plural = cls.options.plural
+
+    async def create_many(ctx: Ctx, body: Any) -> Any:
+        return {plural: [shown(ctx, cls, item) for item in await create(ctx, body.several)]}
+
+    create_many.__doc__ = f"Create {plural}, all or none."
+    body = list_type(cls, "create")
+    return Endpoint("POST", cls.options.path, create_many, f"identity:create_{plural}", body, status=201, resource=cls)
 
 
 def _as_stored(ctx: Ctx, item: Any) -> Any:
@@ -210,10 +223,12 @@ def calls(
 
 
 async def _same_id(ctx: Ctx, cls: ResourceMeta, id: str) -> None:
-    """Invalid if the body of an update names another object than its path does."""
+    """Invalid if the body of an update names another object than its path does, or nothing to change."""
     sent = msgspec.json.decode(await ctx.request.read(), type=dict[str, Any]).get(cls.options.key, {})
     if isinstance(sent, dict) and sent.get("id") not in (None, id):
         raise Invalid("Cannot change ID: it is not the one of the path.")
+    if not sent:
+        raise Invalid(f"An update of a {cls.kind} must name at least one attribute.")
 
 
 def refuse_delegated(ctx: Ctx, message: str, *, but: str = "") -> None:

@@ -1,4 +1,5 @@
-"""What goes when something goes: roles held, memberships, credentials, delegations. Called inside units of work.
+"""What goes when something goes: roles held, memberships, credentials, delegations, limits, associations. Called inside
+units of work.
 
 The resources refer to one another in circles, so their tables are taken by name here.
 """
@@ -13,9 +14,16 @@ from cumulet.services.identity.tables import (
     application_credential_role,
     application_credential_rule,
     assignment,
+    domain_option,
+    endpoint_group_of_project,
+    endpoint_of_project,
+    failed_login,
     implied_role,
     membership,
+    password_history,
+    policy_association,
     trust_role,
+    used_passcode,
 )
 
 a = assignment.c
@@ -23,7 +31,8 @@ a = assignment.c
 
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
-    tx.execute(delete(membership).where(membership.c.user_id == id))
+    for table in (membership, password_history, failed_login, used_passcode):
+        tx.execute(delete(table).where(table.c.user_id == id))
     credential, access_token = metadata.tables["identity_credential"], metadata.tables["identity_access_token"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
     tx.execute(delete(access_token).where(access_token.c.authorizing_user_id == id))
@@ -66,6 +75,32 @@ def forget_project(tx: Connection, id: str) -> None:
     tx.execute(update(user).where(user.c.default_project_id == id).values(default_project_id=None))
     remove_trusts(tx, _columns("trust").project_id == id)
     remove_application_credentials(tx, _columns("application_credential").project_id == id)
+    limit = metadata.tables["identity_limit"]
+    tx.execute(delete(limit).where(limit.c.owner_id == id))
+    tx.execute(delete(domain_option).where(domain_option.c.domain_id == id))
+    for association in (endpoint_of_project, endpoint_group_of_project):
+        tx.execute(delete(association).where(association.c.project_id == id))
+
+
+def forget_endpoints(tx: Connection, *where: ColumnElement[bool]) -> None:
+    """Remove endpoints, and what is associated with them."""
+    endpoint = metadata.tables["identity_endpoint"]
+    gone = select(endpoint.c.id).where(*where)
+    for association in (endpoint_of_project, policy_association):
+        tx.execute(delete(association).where(association.c.endpoint_id.in_(gone)))
+    tx.execute(delete(endpoint).where(*where))
+
+
+def forget_service(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.service_id == id))
+
+
+def forget_regions(tx: Connection, ids: list[str]) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.region_id.in_(ids)))
+
+
+def forget_policy(tx: Connection, id: str) -> None:
+    tx.execute(delete(policy_association).where(policy_association.c.policy_id == id))
 
 
 def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:

@@ -1,17 +1,18 @@
-"""Endpoints of the catalogue: GET|POST /v3/endpoints, GET|PATCH|DELETE /v3/endpoints/{id}; and the catalogue itself."""
+"""Endpoints of services: GET|POST /v3/endpoints, GET|PATCH|DELETE /v3/endpoints/{id}. `catalog.py` is what tokens carry."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from msgspec import UNSET, Struct
-from sqlalchemy import Connection, select
+from msgspec import UNSET
+from sqlalchemy import Connection
 
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, computed, edit, hidden, read, sent_always
 from cumulet.core import db
 from cumulet.core.errors import Invalid
 from cumulet.core.types import Id, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, search
+from cumulet.services.identity.cascade import forget_endpoints
 from cumulet.services.identity.fields import Url
 from cumulet.services.identity.region import Region, RegionId
 from cumulet.services.identity.rules import system_rules
@@ -41,15 +42,18 @@ LISTING = search(Endpoint, region=lambda values: Endpoint.table.c.region_id.in_(
 
 def _check(tx: Connection, endpoint: Any, given: Mapping[str, Any]) -> None:
     """The service must exist; a region that was given by its older name is made."""
-    db.get(tx, Service, endpoint.service_id)
+    if db.first(tx, Service, Service.table.c.id == endpoint.service_id) is None:
+        raise Invalid(f"The service_id of an endpoint must name a service; there is no {endpoint.service_id}.")
     if given.get("region_id"):
         if db.first(tx, Region, Region.table.c.id == given["region_id"]) is None:
-            raise Invalid(f"Could not find region: {given['region_id']}.")
+            raise Invalid(f"The region_id of an endpoint must name a region; there is no {given['region_id']}.")
     elif endpoint.region_id and db.first(tx, Region, Region.table.c.id == endpoint.region_id) is None:
         db.insert(tx, Region.new(None, id=endpoint.region_id))
-    unknown = set(PLACE.findall(endpoint.url)) - KNOWN
-    if unknown:
-        raise Invalid(f"The URL of an endpoint cannot hold {', '.join(sorted(unknown))}.")
+    try:
+        endpoint.url.replace("$(", "%(") % dict.fromkeys(KNOWN, "")
+    except (KeyError, TypeError, ValueError):
+        known = ", ".join(f"$({name})s" for name in sorted(KNOWN))
+        raise Invalid(f"{endpoint.url} is no URL of an endpoint: what it may hold of a token is {known}.") from None
 
 
 def _region(body: Any) -> dict[str, Any]:
@@ -79,55 +83,7 @@ async def update_endpoint(ctx: Ctx, endpoint: Endpoint, body: Any) -> Any:
 
 
 async def delete_endpoint(ctx: Ctx, endpoint: Endpoint) -> None:
-    await ctx.service.write(db.remove, Endpoint, endpoint.id)
+    await ctx.service.write(forget_endpoints, Endpoint.table.c.id == endpoint.id)
 
 
 endpoints = calls(Endpoint, create=create_endpoint, update=update_endpoint, delete=delete_endpoint, listing=LISTING)
-
-
-# ---- the catalogue ------------------------------------------------------------------------------------------------------
-
-
-class CatalogRow(Struct, frozen=True):
-    """An endpoint with what the catalogue says of its service."""
-
-    service_id: str
-    service_type: str
-    service_name: str | None
-    id: str
-    interface: str
-    region_id: str | None
-    url: str
-
-
-_s, _e = Service.table.c, Endpoint.table.c
-_catalog = (
-    select(_s.id, _s.type, _s.name, _e.id, _e.interface, _e.region_id, _e.url)
-    .join_from(Service.table, Endpoint.table, _e.service_id == _s.id)
-    .where(_s.enabled, _e.enabled)
-    .order_by(_s.type, _s.id, _e.interface)
-)
-
-
-def read_catalog(tx: Connection) -> list[CatalogRow]:
-    return [CatalogRow(*row) for row in tx.execute(_catalog)]
-
-
-def catalog_for(rows: Sequence[CatalogRow], project_id: str | None, user_id: str) -> list[dict[str, Any]]:
-    """The catalogue of one token; endpoints that need a project are left out of a token without one."""
-    known = {"project_id": project_id, "tenant_id": project_id, "user_id": user_id}
-    services: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        service = services.setdefault(
-            row.service_id,
-            {"endpoints": [], "id": row.service_id, "type": row.service_type, "name": row.service_name or ""},
-        )
-        if all(known.get(name) for name in PLACE.findall(row.url)):
-            service["endpoints"].append({
-                "id": row.id,
-                "interface": row.interface,
-                "region_id": row.region_id,
-                "region": row.region_id,
-                "url": PLACE.sub(lambda match: known[match[1]] or "", row.url),
-            })  # fmt: skip
-    return list(services.values())

@@ -9,15 +9,17 @@ from cumulet.api.crud import list_page
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
-from cumulet.core.errors import Conflict, Invalid, NotFound
-from cumulet.core.types import Id, Text, new_hex_id
+from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
+from cumulet.core.types import Id, Str255, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, own_domain, search, target
 from cumulet.services.identity.cascade import forget_group
-from cumulet.services.identity.fields import DomainId, Label64
+from cumulet.services.identity.directory_calls import seen_first
+from cumulet.services.identity.fields import DomainId, Label64, PlainTime
 from cumulet.services.identity.project import check_domain
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, domain_rules, of_domain
 from cumulet.services.identity.tables import membership
-from cumulet.services.identity.user import User
+from cumulet.services.identity.user import LISTING as USERS
+from cumulet.services.identity.user import User, refuse_foreign
 
 
 class Group(Resource, table="identity_group", path="/v3/groups", extra="extra"):
@@ -27,12 +29,14 @@ class Group(Resource, table="identity_group", path="/v3/groups", extra="extra"):
     name: Label64 = edit("The name, unique in the domain.", use=FIND)
     domain_id: DomainId = edit("The domain of the group.", AUTO, FILTER, index=True)
     description: Text | None = edit("What it is for.", "")
+    local_id: Str255 | None = hidden("The group's id in its domain's directory; none where it lives here.", None)
+    gone_since: PlainTime | None = hidden("Since when its domain's directory does not have it any more.", None)
     extra: dict[str, Any] = hidden("Attributes that nobody declared.", {})
 
 
 UniqueConstraint(Group.table.c.domain_id, Group.table.c.name, name="identity_group_name")
 
-LISTING, USERS = search(Group), search(User)
+LISTING = search(Group)
 
 _READ = f"{ADMIN_OR_SYSTEM_READER} or {of_domain('reader', 'target.group.domain_id')}"
 _BOTH = "domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s"
@@ -54,6 +58,7 @@ async def create_group(ctx: Ctx, body: Any) -> Group:
     guard(ctx, "create", Group, body)
     domain_id = home_domain(ctx) if body.domain_id is UNSET else body.domain_id
     group: Group = Group.new(body, id=new_hex_id(), domain_id=domain_id, name=body.name.strip())
+    await ctx.service.directories.refuse(domain_id)
 
     def store(tx: Connection) -> None:
         check_domain(tx, domain_id)
@@ -72,6 +77,7 @@ def _check_name(tx: Connection, group: Group) -> None:
 
 
 async def update_group(ctx: Ctx, group: Group, body: Any) -> Any:
+    refuse_foreign(group)
     if body.given().get("domain_id", group.domain_id) != group.domain_id:
         raise Invalid("Cannot change Domain ID")
 
@@ -87,6 +93,7 @@ async def update_group(ctx: Ctx, group: Group, body: Any) -> Any:
 
 
 async def delete_group(ctx: Ctx, group: Group) -> None:
+    refuse_foreign(group)
     await ctx.service.write(remove_group, ctx.service, group.id)
 
 
@@ -105,26 +112,40 @@ def _pair(tx: Connection, group_id: str | None, user_id: str | None) -> tuple[Gr
     return group, user
 
 
-async def _both(ctx: Ctx, rule: str, group_id: str | None, user_id: str | None) -> None:
-    """Ask the rule about the group and the user, then tell which of them does not exist."""
+async def _both(ctx: Ctx, rule: str, group_id: str | None, user_id: str | None) -> tuple[Any, Any]:
+    """The group and the user, if the rule lets the caller at them; NotFound tells which of them does not exist."""
     group, user = await ctx.service.kernel.db.read_inline(_pair, group_id, user_id)
     ctx.require(rule, {**target(group), **target(user)})
     if group is None and group_id is not None:
         raise NotFound("group", group_id)
     if user is None and user_id is not None:
         raise NotFound("user", user_id)
+    return group, user
+
+
+def _refuse_foreign_pair(group: Group, user: User) -> None:
+    """Forbidden where a directory says who is in the group, or only the user is in one."""
+    refuse_foreign(group)
+    if user.local_id is not None:
+        raise Forbidden(
+            f"Group membership across backend boundaries is not allowed: the user {user.id} is in a directory, the group"
+            f" {group.id} is not."
+        )
 
 
 async def list_members(ctx: Ctx, id: str) -> Any:
     """List the users of a group."""
-    await _both(ctx, "identity:list_users_in_group", id, None)
+    group, _ = await _both(ctx, "identity:list_users_in_group", id, None)
+    await ctx.service.directories.refresh_item(group)
     users = select(membership.c.user_id).where(membership.c.group_id == id)
-    return await list_page(ctx, User, own_domain(User), listing=USERS, extra=[User.table.c.id.in_(users)])
+    there = [User.table.c.id.in_(users), User.table.c.gone_since.is_(None)]
+    return await list_page(ctx, User, own_domain(User), listing=USERS, extra=there)
 
 
 async def list_user_groups(ctx: Ctx, id: str) -> Any:
     """List the groups that a user is in."""
-    await _both(ctx, "identity:list_groups_for_user", None, id)
+    _, user = await _both(ctx, "identity:list_groups_for_user", None, id)
+    await ctx.service.directories.refresh_item(user)
     groups = select(membership.c.group_id).where(membership.c.user_id == id)
     return await list_page(ctx, Group, own_domain(Group), listing=LISTING, extra=[Group.table.c.id.in_(groups)])
 
@@ -144,7 +165,7 @@ async def check_member(ctx: Ctx, id: str, user_id: str) -> Response:
 
 async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
     """Put a user into a group."""
-    await _both(ctx, "identity:add_user_to_group", id, user_id)
+    _refuse_foreign_pair(*await _both(ctx, "identity:add_user_to_group", id, user_id))
 
     def add(tx: Connection) -> None:
         db.get(tx, Group, id)
@@ -158,7 +179,7 @@ async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
 
 async def remove_member(ctx: Ctx, id: str, user_id: str) -> Response:
     """Take a user out of a group, and with that the roles he has from it."""
-    await _both(ctx, "identity:remove_user_from_group", id, user_id)
+    _refuse_foreign_pair(*await _both(ctx, "identity:remove_user_from_group", id, user_id))
 
     def take_out(tx: Connection) -> None:
         if not _is_member(tx, id, user_id):
@@ -170,13 +191,17 @@ async def remove_member(ctx: Ctx, id: str, user_id: str) -> Response:
 
 
 endpoints = [
-    *calls(
+    *seen_first(
         Group,
-        create=create_group,
-        update=update_group,
-        delete=delete_group,
-        scope=own_domain(Group),
-        told=("delete",),
+        calls(
+            Group,
+            create=create_group,
+            update=update_group,
+            delete=delete_group,
+            scope=own_domain(Group),
+            told=("delete",),
+            where=(Group.table.c.gone_since.is_(None),),
+        ),
     ),
     Endpoint("GET", "/v3/groups/{id}/users", list_members, resource=User),
     Endpoint("GET", "/v3/users/{id}/groups", list_user_groups, resource=Group),

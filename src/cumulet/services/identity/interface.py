@@ -1,6 +1,6 @@
 """What other parts of the program may ask of identity."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -39,6 +39,11 @@ class Accounts(Struct, frozen=True):
 class Identity(Protocol):
     async def authenticate(self, token: str) -> Caller:
         """Who holds this token; Unauthorized if it is wrong, expired or revoked. Answered from memory where possible."""
+        ...
+
+    async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
+        """How much of each resource of a service a project may have in this region: its own limit, or else the registered
+        default; -1 is unlimited. Resources that nobody registered are not named."""
         ...
 
     async def ensure_bootstrap(self, wanted: Bootstrap) -> Accounts:

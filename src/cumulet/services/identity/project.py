@@ -89,13 +89,13 @@ async def create_project(ctx: Ctx, body: Any) -> Project:
     if not (project.is_domain or project.domain_id or project.parent_id):
         project.domain_id = home_domain(ctx)
     try:
-        return await ctx.service.write(insert_project, project)
+        return await ctx.service.write(insert_project, project, ctx.service.limit_model.depth)
     except NotFound as missing:
         raise Invalid(f"Could not find {missing.kind}: {missing.id}.") from None
 
 
-def insert_project(tx: Connection, project: Project) -> Project:
-    """Store a project whose domain or parent is known; checks both."""
+def insert_project(tx: Connection, project: Project, depth: int = MAX_DEPTH) -> Project:
+    """Store a project whose domain or parent is known; checks both, and that there are at most `depth` levels of projects."""
     if project.is_domain:
         if project.parent_id:
             raise Invalid("It is not permitted to create a project acting as a domain with a parent.")
@@ -106,13 +106,13 @@ def insert_project(tx: Connection, project: Project) -> Project:
             project.domain_id = above.id if above.is_domain else above.domain_id
         check_domain(tx, project.domain_id or "")
         project.parent_id = project.parent_id or project.domain_id
-        _check_ancestors(tx, project)
+        _check_ancestors(tx, project, depth)
     _check_name(tx, project)
     db.insert(tx, project)
     return project
 
 
-def _check_ancestors(tx: Connection, project: Project) -> None:
+def _check_ancestors(tx: Connection, project: Project, deepest: int) -> None:
     above, depth = project.parent_id, 1
     while above:
         parent = db.get(tx, Project, above)
@@ -121,7 +121,7 @@ def _check_ancestors(tx: Connection, project: Project) -> None:
         if (parent.id if parent.is_domain else parent.domain_id) != project.domain_id:
             raise Invalid(f"The parent project {parent.id} is in another domain than {project.domain_id}.")
         above, depth = parent.parent_id, depth + 1
-        if depth > MAX_DEPTH + 1:
+        if depth > deepest + 1:
             raise Forbidden(f"Max hierarchy depth reached for {project.parent_id} branch.")
 
 

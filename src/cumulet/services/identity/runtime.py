@@ -1,7 +1,8 @@
 """Identity at work: keys, password hashing, revocations, and the memory of who holds which token."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
@@ -15,10 +16,14 @@ from cumulet.core.errors import Conflict, Forbidden, Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
+from cumulet.services.identity.catalog import Catalog, read_catalog
 from cumulet.services.identity.claims import BadToken, Claims
-from cumulet.services.identity.endpoint import CatalogRow, read_catalog
+from cumulet.services.identity.directory import REFRESH, Directories
+from cumulet.services.identity.domain_config import domain_config
 from cumulet.services.identity.fernet import Keys, Vault
 from cumulet.services.identity.interface import Accounts, Bootstrap
+from cumulet.services.identity.limit import limits_of
+from cumulet.services.identity.limit_model import MODELS, check_depth
 from cumulet.services.identity.memory import Known, Memory
 from cumulet.services.identity.oauth1 import Nonces
 from cumulet.services.identity.password import Passwords
@@ -42,24 +47,32 @@ class IdentityRuntime:
         self.lifetime = kernel.settings.token_lifetime
         self.passwords = Passwords(hasher)
         self.keys = Keys(kernel.settings.data / "identity" / "keys", self.lifetime)
+        self.receipt_keys = Keys(kernel.settings.data / "identity" / "receipt_keys", kernel.settings.receipt_lifetime)
         self.vault = Vault(kernel.settings.data / "identity" / "credential_key")
         self.revocations = Revocations()
+        self.limit_model = MODELS[kernel.settings.limit_model]
         self.nonces = Nonces()
+        self.directories = Directories(self, partial(domain_config, vault=self.vault))
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
         self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
-        self._endpoints: Memory[None, list[CatalogRow]] = Memory(1)
+        self._endpoints: Memory[None, Catalog] = Memory(1)
 
     async def start(self) -> None:
         self.keys.load()
+        self.receipt_keys.load()
         await self.kernel.db.read(self.revocations.load)
+        await self.kernel.db.read(check_depth, self.limit_model)
         self.kernel.tasks.every("identity housekeeping", 3600, self._keep_house)
+        self.kernel.tasks.every("identity directories", REFRESH, self.directories.refresh_all)
         await self._keep_house()
 
     async def stop(self) -> None:
+        self.directories.stop()
         self.passwords.stop()
 
     async def _keep_house(self) -> None:
         self.keys.rotate_if_due()
+        self.receipt_keys.rotate_if_due()
         await self.kernel.db.run(self.revocations.prune, self.lifetime)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -79,6 +92,7 @@ class IdentityRuntime:
     def _forget(self) -> None:
         for memory in (self._tokens, self.catalogs, self._endpoints):
             memory.forget()
+        self.directories.forget()
 
     # ---- tokens ---------------------------------------------------------------------------------------------------------
 
@@ -121,10 +135,14 @@ class IdentityRuntime:
         that gives nothing."""
         return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
 
-    async def catalog(self) -> list[CatalogRow]:
-        """Every endpoint that is enabled."""
-        rows = self._endpoints.get(None)
-        return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if rows is None else rows
+    async def catalog(self) -> Catalog:
+        """All that catalogues are made of, from memory unless something changed."""
+        known = self._endpoints.get(None)
+        return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if known is None else known
+
+    async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
+        """See `interface.Identity`."""
+        return await self.kernel.db.read_inline(limits_of, service_type, project_id, self.kernel.settings.region)
 
     async def revoke(self, claims: Claims) -> None:
         """Void one token."""

@@ -41,6 +41,7 @@ SERVICE = Service(
         *metadef_tag.endpoints,
         *metadef_resource_type.endpoints,
     ],
+    needs=("identity",),
     rules={**rules.PARTS, **image.RULES, **image_member.RULES, **location.RULES, **metadef.RULES},
 )
 

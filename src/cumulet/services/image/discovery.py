@@ -53,7 +53,7 @@ async def show_usage(ctx: Ctx) -> Any:
     project_id = ctx.caller.project_id
     if project_id is None:
         raise Forbidden("Usage is a project's: it takes a token of one.")
-    limits = await ctx.service.limits.limits("image", project_id)
+    limits = await ctx.service.limits(project_id)
     have = await ctx.service.kernel.db.read_inline(quota.used, Image.table, project_id)
     return {"usage": {name: {"usage": have[name], "limit": limits.get(name, UNLIMITED)} for name in quota.RESOURCES}}
 

@@ -246,7 +246,7 @@ async def create_image(ctx: Ctx, body: Any) -> Response:
         tags=distinct(body.tags), properties=checked_properties(body.properties), created_at=moment, updated_at=moment,
     )  # fmt: skip
     _may_add(ctx, image)
-    limits = await ctx.service.limits.limits("image", owner or "")
+    limits = await ctx.service.limits(owner)
 
     def add(tx: Connection) -> None:
         if db.first(tx, Image, Image.table.c.id == image.id):

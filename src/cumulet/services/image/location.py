@@ -47,8 +47,8 @@ HASH = "sha512"
 class Validation(Struct, forbid_unknown_fields=True):
     """What the data has to be."""
 
-    os_hash_algo: Literal["sha1", "sha256", "sha512", "md5"]
-    os_hash_value: str
+    os_hash_algo: Literal["sha1", "sha256", "sha512", "md5"] | None = None
+    os_hash_value: str = ""
 
 
 class NewLocation(Struct):
@@ -78,8 +78,7 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
             if "service" not in ctx.caller.roles:
                 raise Forbidden("http store must be enabled to use location API by normal user.")
             raise Invalid(f"No store of this cloud reads {body.url}.")
-        if body.validation_data is not None:
-            _check_digest(body.validation_data.os_hash_algo, body.validation_data.os_hash_value)
+        _check_told(body.validation_data)
         _check_formats(image)
         db.update(tx, Image, image.id, status="importing", updated_at=now())
         runtime.kernel.operations.add(
@@ -91,7 +90,13 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
     return Response(202)
 
 
-def _check_digest(algorithm: str, value: str) -> None:
+def _check_told(told: Validation | None) -> None:
+    """Refuse a digest that cannot be one. Both of its parts are told, or none."""
+    if told is None or not (told.os_hash_algo or told.os_hash_value):
+        return
+    if not (told.os_hash_algo and told.os_hash_value):
+        raise Invalid("validation_data takes os_hash_algo and os_hash_value together.")
+    algorithm, value = told.os_hash_algo, told.os_hash_value
     try:
         size = len(bytes.fromhex(value))
     except ValueError:
@@ -117,10 +122,10 @@ class Locator:
     async def locate(self, operation: Operation) -> Finish:
         """Read the data; it may be read again after a crash."""
         wanted = msgspec.convert(operation.args, NewLocation)
-        told = wanted.validation_data
-        algorithm = told.os_hash_algo if told else HASH
+        told = wanted.validation_data or Validation()
+        algorithm = told.os_hash_algo or HASH
         found = await digest(self.runtime.web.chunks(wanted.url), algorithm)
-        if told and found.value != told.os_hash_value.lower():
+        if told.os_hash_value and found.value != told.os_hash_value.lower():
             raise Conflict(f"The data at {wanted.url} has the {algorithm} {found.value}, not {told.os_hash_value}.")
 
         def finish(tx: Connection) -> None:

@@ -5,7 +5,6 @@ limited. What is used is counted in the transaction that adds to it. Sizes are i
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from sqlalchemy import Connection, Table, case, func, select
 
@@ -20,21 +19,6 @@ RESOURCES = (SIZE, STAGED, COUNT, UPLOADING)
 
 MEMBERS = PROPERTIES = TAGS = 128
 """How many of each one image may have."""
-
-
-class Limits(Protocol):
-    """Who knows the limits of projects."""
-
-    async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
-        """The limits of a project by resource; -1 is unlimited, and so is what is not named."""
-        ...
-
-
-class Unlimited:
-    """Implements `Limits` where there are none."""
-
-    async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
-        return {}
 
 
 def used(tx: Connection, images: Table, project_id: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ from cumulet.core.context import Caller, system_caller
 from cumulet.core.errors import Conflict, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.types import now
+from cumulet.services.identity.interface import Identity
 from cumulet.services.image import image_data
 from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
@@ -22,7 +23,6 @@ from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
 from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
-from cumulet.services.image.quota import Limits, Unlimited
 from cumulet.services.image.search import save_labels
 from cumulet.services.image.store import Store, read_file
 
@@ -36,9 +36,10 @@ GUEST_IMAGE_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "cumulet-guest.image"))
 class ImageRuntime:
     """Implements `interface.Images`."""
 
-    def __init__(self, kernel: Kernel, limits: Limits | None = None) -> None:
+    def __init__(self, kernel: Kernel, identity: Identity | None = None) -> None:
+        """Without `identity` nothing is limited."""
         self.kernel = kernel
-        self.limits = limits or Unlimited()
+        self.identity = identity
         self.protections = Protections()
         self.web: Places = Web(kernel.settings.image_web)
         Locator(self)
@@ -60,6 +61,12 @@ class ImageRuntime:
 
     async def stop(self) -> None:
         """Nothing to let go: uploads end with their requests."""
+
+    async def limits(self, project_id: str | None) -> Mapping[str, int]:
+        """What a project may have, by the names in `quota.py`; what is not named is not limited."""
+        if self.identity is None or project_id is None:
+            return {}
+        return await self.identity.limits("image", project_id)
 
     async def show(self, caller: Caller, image_id: str) -> ImageInfo:
         return _info(await self.kernel.db.read_inline(find, caller, image_id))

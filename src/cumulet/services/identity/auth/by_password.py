@@ -1,23 +1,22 @@
 """Method `password`: a user, by id or by name and domain, and his password."""
 
-from functools import cache
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Select, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
-from cumulet.core.errors import Invalid, Unauthorized
+from cumulet.core.errors import Invalid
 from cumulet.services.identity.auth.method import Proof, decoded
-from cumulet.services.identity.auth.scope import DomainRef, in_domain
+from cumulet.services.identity.auth.scope import DomainRef, domain_named
 from cumulet.services.identity.calls import Ctx
-from cumulet.services.identity.fields import Password
+from cumulet.services.identity.login import check_password
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.user import User
 
 
 class UserLogin(Struct):
-    password: Password
+    password: str
     id: str | None = None
     name: str | None = None
     domain: DomainRef | None = None
@@ -28,7 +27,8 @@ class PasswordMethod(Struct):
 
 
 async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
-    """Verify the password. It takes as long where there is no such user."""
+    """Verify the password, in the database or by the directory of the user's domain. It takes as long where there is no such
+    user."""
     login = decoded(payload, PasswordMethod, "password").user
     # The time is taken first: a change of the password while this one is verified voids the token as well.
     at = microseconds()
@@ -36,26 +36,31 @@ async def prove_password(ctx: Ctx, payload: msgspec.Raw) -> Proof:
         raise Invalid(
             "Expecting to find id, or name and domain, in user. The server could not comply with the request."
         )
-    row = await ctx.service.kernel.db.read_inline(_login_row, login)
-    right = await ctx.service.passwords.verify(row.password_hash if row is not None else None, login.password)
-    if row is None or not right or not row.enabled:
-        raise Unauthorized()
-    return Proof(user_id=row.id, methods=("password",), issued_at=at)
+    service = ctx.service
+    user, domain_id = await service.kernel.db.read_inline(_meant, login)
+    foreign = user is None or user.local_id is not None
+    directory = await service.directories.of(domain_id) if foreign or login.id is None else None
+    if directory is None:
+        await check_password(service, user, login.password)
+        return Proof(user_id=user.id, methods=("password",), issued_at=at)
+    who = {"name": login.name or ""} if login.id is None else {"id": user.local_id}
+    return Proof(user_id=await directory.login(login.password, **who), methods=("password",), issued_at=at)
+
+
+def user_named(tx: Connection, login: Any) -> Any:
+    """The user that a login names by his id, or by his name and domain; None where there is none."""
+    return _meant(tx, login)[0]
 
 
 _c = User.table.c
-_row = select(_c.id, _c.password_hash, _c.enabled)
-_by_id = _row.where(_c.id == bindparam("id"))
+_by_id = select(User.table).where(_c.id == bindparam("id"))
+_by_name = select(User.table).where(_c.name == bindparam("name"), _c.domain_id == bindparam("domain_id"))
 
 
-@cache
-def _by_name(domain_by_id: bool) -> Select[Any]:
-    return _row.where(_c.name == bindparam("name"), in_domain(_c.domain_id, domain_by_id))
-
-
-def _login_row(tx: Connection, login: UserLogin) -> Any:
+def _meant(tx: Connection, login: Any) -> tuple[Any, str | None]:
+    """The row of the user that a login names, and the domain to look for him in."""
     if login.id is not None:
-        return tx.execute(_by_id, {"id": login.id}).first()
-    assert login.domain is not None
-    by_id, domain = login.domain.named
-    return tx.execute(_by_name(by_id), {"name": login.name, "domain": domain}).first()
+        user = tx.execute(_by_id, {"id": login.id}).first()
+        return user, None if user is None else user.domain_id
+    domain_id = login.domain.id if login.domain.id is not None else domain_named(tx, login.domain) or ""
+    return tx.execute(_by_name, {"name": login.name, "domain_id": domain_id}).first(), domain_id

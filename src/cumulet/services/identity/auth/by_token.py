@@ -6,7 +6,7 @@ A token by the leave of an application credential stays one, with its scope; tho
 import msgspec
 from msgspec import Struct
 
-from cumulet.core.errors import Forbidden
+from cumulet.core.errors import Forbidden, NotFound, Unauthorized
 from cumulet.services.identity.auth.method import Proof, decoded
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL
@@ -18,8 +18,11 @@ class TokenMethod(Struct):
 
 
 async def prove_token(ctx: Ctx, payload: msgspec.Raw) -> Proof:
-    """Whoever holds a token is its user."""
-    session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
+    """Whoever holds a token is its user. One that is wrong, has expired or was revoked is not found, as upstream has it."""
+    try:
+        session = await ctx.service.session(decoded(payload, TokenMethod, "token").id)
+    except Unauthorized:
+        raise NotFound(message="Could not find token: it is wrong, has expired or was revoked.") from None
     claims = session.claims
     if claims.via not in ("", APPLICATION_CREDENTIAL):
         kind = claims.via

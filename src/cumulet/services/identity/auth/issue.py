@@ -13,8 +13,8 @@ from cumulet.core.errors import Unauthorized
 from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
+from cumulet.services.identity.catalog import catalog_for
 from cumulet.services.identity.claims import Claims
-from cumulet.services.identity.endpoint import catalog_for
 from cumulet.services.identity.memory import Known
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Session

@@ -6,6 +6,7 @@ from cumulet.services.identity.auth.by_application_credential import prove_appli
 from cumulet.services.identity.auth.by_oauth1 import prove_oauth1
 from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
+from cumulet.services.identity.auth.by_totp import prove_totp
 from cumulet.services.identity.auth.method import Method
 
 METHODS: Mapping[str, Method] = {
@@ -13,4 +14,5 @@ METHODS: Mapping[str, Method] = {
     "token": prove_token,
     "oauth1": prove_oauth1,
     "application_credential": prove_application_credential,
+    "totp": prove_totp,
 }

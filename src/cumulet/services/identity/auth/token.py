@@ -10,6 +10,7 @@ from cumulet.core.errors import Invalid, NotFound, Unauthorized
 from cumulet.services.identity.auth.issue import issue, known_reply, token_reply
 from cumulet.services.identity.auth.method import Proof, combined
 from cumulet.services.identity.auth.methods import METHODS
+from cumulet.services.identity.auth.receipt import continued, receipt_reply, required
 from cumulet.services.identity.auth.scope import Scope, place_of
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.memory import Known
@@ -52,9 +53,12 @@ _payloads = msgspec.json.Decoder(_PayloadsBody).decode
 
 
 async def issue_token(ctx: Ctx, body: AuthBody) -> Response:
-    """Log in: a token for who shows that he is a user, for the scope he asks for."""
+    """Log in: a token for who shows that he is a user, for the scope he asks for; a receipt where more is to be shown."""
     payloads = _payloads(await ctx.request.read()).auth.identity
-    proof = await prove(ctx, body.auth.identity.methods, payloads)
+    proof = await continued(ctx, await prove(ctx, body.auth.identity.methods, payloads))
+    rules = await required(ctx, proof)
+    if rules is not None:
+        return await receipt_reply(ctx, proof, rules)
     token, session = await issue(ctx, proof, await place_of(ctx, proof, body.auth.scope))
     return await token_reply(ctx, token, session, 201)
 
