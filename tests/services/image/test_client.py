@@ -152,3 +152,26 @@ def test_metadata_definitions_by_the_sdk(cloud: InProcessCloud) -> None:
     admin.image.delete_all_metadef_objects("sdk")
     admin.image.delete_metadef_namespace("sdk", ignore_missing=False)
     assert "sdk" not in [n.namespace for n in demo.image.metadef_namespaces()]
+
+
+def test_limits_are_those_of_identity(cloud: InProcessCloud) -> None:
+    admin, demo = sdk(cloud), sdk(cloud, "cumulet-demo")
+    service = admin.identity.find_service("glance")
+    limit = admin.identity.create_registered_limit(
+        service_id=service.id, region_id="RegionOne", resource_name="image_count_total", default_limit=1
+    )
+    image = demo.image.create_image("limited", disk_format="raw", container_format="bare")
+    assert demo.image.get("/info/usage").json()["usage"]["image_count_total"] == {"usage": 1, "limit": 1}
+    with pytest.raises(openstack.exceptions.HttpException, match="image_count_total") as refused:
+        demo.image.create_image("more", disk_format="raw", container_format="bare")
+    assert refused.value.status_code == 413
+    admin.identity.create_limit(
+        service_id=service.id, region_id="RegionOne", resource_name="image_count_total", resource_limit=2,
+        project_id=demo.current_project_id,
+    )  # fmt: skip
+    more = demo.image.create_image("more", disk_format="raw", container_format="bare")
+    for made in (image, more):
+        demo.image.delete_image(made, ignore_missing=False)
+    (own,) = admin.identity.limits(project_id=demo.current_project_id)
+    admin.identity.delete_limit(own)
+    admin.identity.delete_registered_limit(limit)

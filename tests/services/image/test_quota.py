@@ -66,6 +66,26 @@ async def test_usage(client: Client, limits: Set) -> None:
     assert (await client("GET", "/v2/info/usage", token="nobody")).status == 401
 
 
+async def test_how_much_data(client: Client, limits: Set) -> None:
+    async def upload(size: int) -> int:
+        image = (
+            await client("POST", "/v2/images", {"name": "x", "disk_format": "raw", "container_format": "bare"})
+        ).json()
+        reply = await client("PUT", image["file"], data=BytesIO(bytes(size)), Content_Type="application/octet-stream")
+        if reply.status != 204:
+            assert "image_" in reply.json()["message"]
+            assert (await client("GET", image["self"])).json()["status"] == "queued"
+        return reply.status
+
+    limits.of["project-demo"] = {"image_size_total": 1}
+    assert await upload(3 << 20) == 204, "what is there is what counts, as with upstream"
+    assert await upload(1) == 413
+    limits.of["project-demo"] = {"image_count_uploading": 0}
+    assert await upload(1) == 413
+    limits.of["project-demo"] = {"image_size_total": 3, "image_count_uploading": 1}
+    assert await upload(1) == 204
+
+
 @pytest.mark.parametrize("kind", ["tags", "properties"])
 async def test_how_many_tags_and_properties(client: Client, kind: str) -> None:
     def body(count: int) -> dict[str, object]:

@@ -19,7 +19,8 @@ from cumulet.core.context import Context
 from cumulet.core.errors import Conflict, Forbidden, Invalid, TooLarge
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.types import now
-from cumulet.services.image.image import Image, find, locations, own_location, require
+from cumulet.services.image import quota
+from cumulet.services.image.image import Image, find, locations, look_up, own_location, require
 from cumulet.services.image.patch import Change
 from cumulet.services.image.place import MOST, Location, digest
 from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, SERVICE, in_project
@@ -68,6 +69,7 @@ async def list_locations(ctx: Ctx, image_id: str) -> Any:
 async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
     """Say where a queued image's data lies; it becomes active once the data was read."""
     runtime = ctx.service
+    limits = await runtime.limits((await look_up(ctx, image_id)).owner)
 
     def begin(tx: Connection) -> None:
         image = find(tx, ctx.caller, image_id)
@@ -80,6 +82,7 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
             raise Invalid(f"No store of this cloud reads {body.url}.")
         _check_told(body.validation_data)
         _check_formats(image)
+        quota.check(tx, Image.table, limits, image.owner or "", **{quota.SIZE: 0, quota.UPLOADING: 1})
         db.update(tx, Image, image.id, status="importing", updated_at=now())
         runtime.kernel.operations.add(
             tx, LOCATE, image.id, msgspec.to_builtins(body), project_id=ctx.caller.project_id, user_id=ctx.caller.user_id,

@@ -132,11 +132,11 @@ class ImageRuntime:
             GUEST_IMAGE_ID, system_caller(project_id), GUEST_IMAGE, file, disk_format="qcow2", visibility="public"
         )
 
-    async def take(self, image: Image, chunks: AsyncIterator[bytes]) -> None:
+    async def take(self, image: Image, chunks: AsyncIterator[bytes], limits: Mapping[str, int] | None = None) -> None:
         """Store the data of a queued image and make it active. Conflict if it is not queued, UnsupportedMedia for data that
         may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
         run = self.kernel.db.run
-        await run(image_data.begin, image.id)
+        await run(image_data.begin, image.id, limits or {})
         try:
             received = await self.store.receive(chunks)
             try:
