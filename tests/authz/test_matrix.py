@@ -64,6 +64,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"DELETE /v2/images/\{image_id\}/members/\{member_id\}", "aaarr"),
         (r"GET /v2/images/\{image_id\}/members/\{member_id\}", ANY),
         (r"GET /v2/images/\{image_id\}/file", WRITE),
+        (r"GET /v2/images/\{image_id\}/locations", "arrrh"),  # for services
         (r"GET .*", READ),
         (r".*", WRITE),
     ],
@@ -141,6 +142,7 @@ BODIES: list[tuple[str, Any]] = [
     (r"POST .*/os-extra_specs", {"extra_specs": {"blue": "1"}}),
     (r"PUT .*/os-extra_specs/\{key\}", {"blue": "1"}),
     (r"PUT .*/flavors/\{id\}", {"flavor": {"description": "x"}}),
+    (r"POST /v2/images/\{image_id\}/locations", {"url": "http://192.0.2.1/data"}),
     (r"POST /v2/images/\{image_id\}/members", {"member": "{demo}"}),
     (r"PUT /v2/images/\{image_id\}/members/.*", {"status": "accepted"}),
     (r"POST /v2/metadefs/namespaces/\{namespace\}/tags", {"tags": [{"name": "red"}]}),

@@ -73,9 +73,9 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
 
     def begin(tx: Connection) -> None:
         image = find(tx, ctx.caller, image_id)
+        require(ctx, image, "add_image_location")
         if image.status != "queued":
             raise Conflict(f"It's not allowed to add locations if image status is {image.status}.")
-        require(ctx, image, "add_image_location")
         if not runtime.web.reads(body.url):
             if "service" not in ctx.caller.roles:
                 raise Forbidden("http store must be enabled to use location API by normal user.")
