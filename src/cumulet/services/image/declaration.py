@@ -51,7 +51,7 @@ REGISTRY = Service(
     ports=("image-registry",),
     dialect=IMAGE_REGISTRY,
     endpoints=registry.endpoints,
-    rules={**rules.PARTS, **registry.RULES},
+    rules=registry.RULES,
     within="image",
     listed=False,
 )
