@@ -1,6 +1,7 @@
 """Notifications: one for each change and each login, after the commit, to whoever listens; and the file they are kept in."""
 
 import asyncio
+import base64
 import os
 import stat
 from pathlib import Path
@@ -200,6 +201,23 @@ async def test_the_audit_log(identity: Identity, tmp_path: Path) -> None:
     lines = [msgspec.json.decode(line) for line in file.read_text().splitlines()]
     assert [line["event_type"] for line in lines] == ["identity.role.created", "identity.authenticate"]
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(moved.stat().st_mode) == 0o600
+
+
+async def test_logins_by_other_ways_are_told_of(identity: Identity, ear: Ear) -> None:
+    """Client credentials of OAuth 2: what is refused with the RFC's own words, and what is given."""
+    demo, user = await identity.token("demo", scope="demo"), identity.accounts.demo_user_id
+    body = {"application_credential": {"name": "few"}}
+    path = f"/v3/users/{user}/application_credentials"
+    made = (await identity.call("POST", path, body, token=demo)).json()["application_credential"]
+    await ear.next(2)
+    for secret, outcome in (("wrong", "failure"), (made["secret"], "success")):
+        basic = base64.b64encode(f"{made['id']}:{secret}".encode()).decode()
+        headers = {"Authorization": f"Basic {basic}", "Content_Type": "application/x-www-form-urlencoded"}
+        data = b"grant_type=client_credentials"
+        await identity.http("POST", "/v3/OS-OAUTH2/token", token="nobody", data=data, **headers)
+        (message,) = await ear.next()
+        assert (message["event_type"], message["payload"]["outcome"]) == ("identity.authenticate", outcome)
+    assert message["payload"]["initiator"]["user_id"] == user
 
 
 async def test_delegations_are_told_of(identity: Identity, ear: Ear) -> None:

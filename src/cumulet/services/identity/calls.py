@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
 
@@ -206,7 +207,7 @@ def calls(
     object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown, `finish` adds to the reply
     about one what is stored elsewhere. `ask` is the question to policy where it is another than `guard`; `told` are the verbs
     (get, update, delete) for which a missing object is a 404 to everybody, as upstream has it."""
-    listed = listing or search(cls)
+    listed = replace(listing or search(cls), where=tuple(where))
 
     async def found(ctx: Ctx, verb: str, id: str) -> Any:
         return await look_up(ctx, verb, cls, id, *where, ask=ask, told=verb in told)
@@ -218,7 +219,7 @@ def calls(
     async def list_all(ctx: Ctx) -> Any:
         ctx.require(f"identity:list_{cls.options.plural}", {"target.domain_id": ctx.caller.domain_id})
         enrich = None if reveal is _as_stored else lambda _tx, rows: [reveal(ctx, row) for row in rows]
-        return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
+        return await list_page(ctx, cls, scope, listing=listed, enrich=enrich)
 
     async def show_one(ctx: Ctx, id: str) -> Any:
         return await answer(ctx, await found(ctx, "get", id))

@@ -65,26 +65,33 @@ async def tell_changes(service: "IdentityRuntime", changes: Iterable[Change], ct
 
 
 def audited(handler: Handler) -> Handler:
-    """A call that gives tokens, which tells of each one it gives, and of each time that it refuses one."""
+    """A call that gives tokens, which tells of each time that it refuses one (`auth/issue.py` tells of those it gives)."""
 
     @wraps(handler)
     async def call(ctx: Context["IdentityRuntime"], **arguments: Any) -> Response:
-        service = ctx.service
-        if not notify.listened(service.kernel.bus):
-            return await handler(ctx, **arguments)
         try:
             response = await handler(ctx, **arguments)
         except (Unauthorized, Forbidden) as error:
-            status = "403" if isinstance(error, Forbidden) else "401"
-            reason = {"reasonType": error.message or type(error).__name__, "reasonCode": status}
-            await tell_login(service, ctx, notify.FAILURE, *await _claimed(ctx), reason=reason)
+            status = 403 if isinstance(error, Forbidden) else 401
+            await _tell_refusal(ctx, status, error.message or type(error).__name__)
             raise
-        token = response.headers.get("X-Subject-Token")
-        if token:
-            await tell_login(service, ctx, notify.SUCCESS, service.keys.open(token).user_id)
+        if response.status in (401, 403):
+            await _tell_refusal(ctx, response.status, "more is to be shown" if response.status == 401 else "refused")
         return response
 
     return call
+
+
+async def _tell_refusal(ctx: Context["IdentityRuntime"], status: int, why: str) -> None:
+    if notify.listened(ctx.service.kernel.bus):
+        reason = {"reasonType": why, "reasonCode": str(status)}
+        await tell_login(ctx.service, ctx, notify.FAILURE, *await _claimed(ctx), reason=reason)
+
+
+async def tell_token(ctx: Context["IdentityRuntime"], user_id: str) -> None:
+    """Publish that somebody was given a token."""
+    if notify.listened(ctx.service.kernel.bus):
+        await tell_login(ctx.service, ctx, notify.SUCCESS, user_id)
 
 
 async def tell_login(

@@ -16,6 +16,7 @@ from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.catalog import catalog_for
 from cumulet.services.identity.claims import Claims, Federation
 from cumulet.services.identity.memory import Known
+from cumulet.services.identity.notifications import tell_token
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Session, UserRef
 
@@ -47,6 +48,7 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
         raise Unauthorized()
     if place.spend is not None:
         await runtime.write(place.spend)
+    await tell_token(ctx, claims.user_id)
     return runtime.keys.seal(claims), session
 
 

@@ -6,6 +6,7 @@ from cumulet.services.identity.auth.place import NOWHERE
 from cumulet.services.identity.auth.receipt import continued, receipt_reply, required
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.federation.login import prove_assertion
+from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.session import Session
 
 
@@ -27,6 +28,6 @@ async def federated_login(ctx: Ctx, id: str, protocol_id: str) -> Response:
 RULES: dict[str, str] = {}
 AUTH = "/v3/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}/auth"
 endpoints = [
-    Endpoint("GET", AUTH, federated_login, auth=False, status=201),
-    Endpoint("POST", AUTH, federated_login, auth=False, status=201),
+    Endpoint("GET", AUTH, audited(federated_login), auth=False, status=201),
+    Endpoint("POST", AUTH, audited(federated_login), auth=False, status=201),
 ]

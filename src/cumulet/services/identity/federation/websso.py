@@ -18,6 +18,7 @@ from cumulet.services.identity.federation.login import remote_id
 from cumulet.services.identity.federation.protocol import FederationProtocol
 from cumulet.services.identity.federation.sources import as_compared
 from cumulet.services.identity.federation.tables import remote_name
+from cumulet.services.identity.notifications import audited
 
 PAGE = """<!DOCTYPE html>
 <html xmlns="http://www.w3.org/1999/xhtml">
@@ -92,8 +93,8 @@ RULES: dict[str, str] = {}
 ANY = "/v3/auth/OS-FEDERATION/websso/{protocol_id}"
 ONE = "/v3/auth/OS-FEDERATION/identity_providers/{id}/protocols/{protocol_id}/websso"
 endpoints = [
-    Endpoint("GET", ANY, sign_in, auth=False),
-    Endpoint("POST", ANY, sign_in, auth=False),
-    Endpoint("GET", ONE, sign_in_by, auth=False),
-    Endpoint("POST", ONE, sign_in_by, auth=False),
+    Endpoint("GET", ANY, audited(sign_in), auth=False),
+    Endpoint("POST", ANY, audited(sign_in), auth=False),
+    Endpoint("GET", ONE, audited(sign_in_by), auth=False),
+    Endpoint("POST", ONE, audited(sign_in_by), auth=False),
 ]
