@@ -174,6 +174,35 @@ class Settings(Struct, frozen=True, kw_only=True):
     totp_previous_windows: Annotated[
         int, _says("How many one-time passcodes before the present one are taken as well.", ge=0, le=10)
     ] = 1
+    image_metadefs: Annotated[
+        Path | None,
+        _says(
+            "A directory of JSON files with metadata definitions in upstream's form (its own catalogue is in "
+            "/etc/glance/metadefs where glance is installed); namespaces that are missing are made at every start.",
+            "none are made",
+        ),
+    ] = None
+    image_property_protections: Annotated[
+        Path | None,
+        _says(
+            "The file that says who may create, read, update and delete which custom properties of images.",
+            "nothing is protected",
+        ),
+    ] = None
+    image_property_protection_format: Annotated[
+        Literal["roles", "policies"], _says("What that file names: roles, or rules of policy.")
+    ] = "roles"
+    image_locations: Annotated[
+        bool,
+        _says("Show where images' data lies, and let their owners change it (upstream's `show_multiple_locations`)."),
+    ] = False
+    image_web: Annotated[
+        bool,
+        _says(
+            "Let images lie at http and https URLs that their owners name: the cloud then reads whatever address they name, "
+            "those of its own networks included."
+        ),
+    ] = False
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024
@@ -353,6 +382,11 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"`password_regex` is no regular expression: {error}") from error
     if settings.guest_image is not None and not settings.guest_image.is_file():
         raise SettingsError(f"`guest_image` names {settings.guest_image}, which is no file")
+    protections = settings.image_property_protections
+    if protections is not None and not protections.is_file():
+        raise SettingsError(f"`image_property_protections` names {protections}, which is no file")
+    if settings.image_metadefs is not None and not settings.image_metadefs.is_dir():
+        raise SettingsError(f"`image_metadefs` names {settings.image_metadefs}, which is no directory")
 
 
 _WORDS = (("`int`", "a whole number"), ("`str`", "text"), ("`bool`", "true or false"))

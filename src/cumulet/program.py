@@ -43,6 +43,7 @@ from cumulet.services.compute.runtime import ComputeRuntime
 from cumulet.services.identity.declaration import SERVICE as IDENTITY
 from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
 from cumulet.services.identity.runtime import IdentityRuntime
+from cumulet.services.image.declaration import REGISTRY as IMAGE_REGISTRY
 from cumulet.services.image.declaration import SERVICE as IMAGE
 from cumulet.services.image.runtime import ImageRuntime
 from cumulet.services.network.declaration import SERVICE as NETWORK
@@ -53,7 +54,7 @@ from cumulet.services.placement.runtime import PlacementRuntime
 
 log = logging.getLogger("cumulet.program")
 
-SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, PLACEMENT, NETWORK, COMPUTE)
+SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, IMAGE_REGISTRY, PLACEMENT, NETWORK, COMPUTE)
 NAMES = {service.type: service.upstream for service in SERVICES}
 
 FURNISHED = "furnished"
@@ -86,7 +87,7 @@ class Program:
         self.dataplane = _dataplane(self.settings, plan, self.secrets.cloud)
         self.hypervisor = _hypervisor(self.settings, plan, self.dataplane)
         self.identity = IdentityRuntime(self.kernel)
-        self.image = ImageRuntime(self.kernel)
+        self.image = ImageRuntime(self.kernel, self.identity, frozenset(self.policies["image"].texts))
         self.placement = PlacementRuntime(self.kernel)
         self.network = NetworkRuntime(self.kernel, self.dataplane, self.server)
         self.compute = ComputeRuntime(
@@ -152,6 +153,7 @@ class Program:
         runtimes = {
             "identity": self.identity,
             "image": self.image,
+            "image-registry": self.image,
             "placement": self.placement,
             "network": self.network,
             "compute": self.compute,
@@ -338,6 +340,8 @@ def _catalogue() -> list[tuple[ports.Port, str]]:
     its own)."""
     entries = []
     for service in SERVICES:
+        if not service.listed:
+            continue
         admin = ports.port(service.ports[-1])
         entries += [(ports.port(service.ports[0]), interface) for interface in ("public", "internal")]
         entries.append((admin, "admin"))

@@ -51,6 +51,9 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
         "name": secrets.token_hex(4), "ram": 64, "vcpus": 1, "disk": 1}}),
     "image": ("member", "image", "/v2/images", lambda s: {
         "name": NAME, "disk_format": "raw", "container_format": "bare", "visibility": "shared"}),
+    "metadef": ("admin", "image", "/v2/metadefs/namespaces", lambda s: {
+        "namespace": secrets.token_hex(4), "owner": s.demo, "tags": [{"name": "blue"}], "objects": [{"name": "blue"}],
+        "properties": {"blue": {"title": "Blue", "type": "string"}}, "resource_type_associations": [{"name": "blue"}]}),
     "domain": ("admin", "identity", "/v3/domains", lambda s: {
         "domain": {"name": secrets.token_hex(4), "enabled": False}}),
     "project": ("admin", "identity", "/v3/projects", lambda s: {"project": {"name": secrets.token_hex(4)}}),
@@ -92,7 +95,7 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
 
 PRIVATE = frozenset({
     "network", "home", "subnet", "home_subnet", "port", "router", "floatingip", "security_group", "security_group_rule",
-    "subnetpool", "address_scope", "server", "server_group", "keypair", "image", "credential",
+    "subnetpool", "address_scope", "server", "server_group", "keypair", "image", "credential", "metadef",
     "trust", "application_credential", "access_rule",
 })  # fmt: skip
 """What nobody of another project may ever read of."""
@@ -108,7 +111,8 @@ PLACES: dict[str, str] = {
     "mappings": "mapping", "identity_providers": "identity_provider", "service_providers": "service_provider",
     "protocols": "=openid",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
-    "images": "image", "schemas": "=image", "resource_providers": "provider", "inventories": "=VCPU",
+    "images": "image", "schemas": "=image", "metadefs": "=namespace", "namespaces": "metadef", "objects": "=blue",
+    "properties": "=blue", "resource_types": "=blue", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
     "networks": "network", "subnets": "subnet", "ports": "port", "routers": "router", "floatingips": "floatingip",
     "security-groups": "security_group", "security-group-rules": "security_group_rule", "subnetpools": "subnetpool",
@@ -169,7 +173,7 @@ class Scene:
             (made,) = made
         if isinstance(self.cloud, InProcessCloud):
             self.cloud.settle()
-        return str(made["name"] if kind == "keypair" else made["id"])
+        return str(made[{"keypair": "name", "metadef": "namespace"}.get(kind, "id")])
 
     def place(self, before: str) -> str:
         """What stands for a path's parameter after the segment `before`."""

@@ -56,14 +56,23 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r".*", ADMIN),
     ],
     "image": [
-        (r"GET /v2/(schemas/.*|info/.*|images)", ANY),
+        (r"GET /v2/(schemas/.*|info/.*|images|metadefs/namespaces|metadefs/resource_types)", ANY),
+        (r"POST /v2/metadefs/namespaces", ADMIN),
+        (r"GET /v2/metadefs/.*", READ),
+        (r"\S+ /v2/metadefs/.*", "arrrh"),  # of the project's own it is told that only an admin changes it
         (r"POST /v2/images", MAKE),
         (r"PUT /v2/images/\{image_id\}/members/\{member_id\}", "arrra"),  # the consumer's word, not the owner's
         (r"DELETE /v2/images/\{image_id\}/members/\{member_id\}", "aaarr"),
         (r"GET /v2/images/\{image_id\}/members/\{member_id\}", ANY),
         (r"GET /v2/images/\{image_id\}/file", WRITE),
+        (r"GET /v2/images/\{image_id\}/locations", "arrrh"),  # for services
         (r"GET .*", READ),
         (r".*", WRITE),
+    ],
+    "image-registry": [
+        (r"GET (/v1)?/images/\{image_id\}/members", ANY),  # refused, to everybody alike
+        (r"GET .*", ADMIN),
+        (r".*", ANY),
     ],
     "placement": [(r"GET /usages", MINE), (r".*", ADMIN)],
     "network": [
@@ -139,8 +148,15 @@ BODIES: list[tuple[str, Any]] = [
     (r"POST .*/os-extra_specs", {"extra_specs": {"blue": "1"}}),
     (r"PUT .*/os-extra_specs/\{key\}", {"blue": "1"}),
     (r"PUT .*/flavors/\{id\}", {"flavor": {"description": "x"}}),
+    (r"POST /v2/images/\{image_id\}/locations", {"url": "http://192.0.2.1/data"}),
     (r"POST /v2/images/\{image_id\}/members", {"member": "{demo}"}),
     (r"PUT /v2/images/\{image_id\}/members/.*", {"status": "accepted"}),
+    (r"POST /v2/metadefs/namespaces/\{namespace\}/tags", {"tags": [{"name": "red"}]}),
+    (r"POST /v2/metadefs/.*/properties", {"name": "red", "title": "Red", "type": "string"}),
+    (r"PUT /v2/metadefs/.*/properties/.*", {"name": "blue", "title": "Blue", "type": "string"}),
+    (r"POST /v2/metadefs/.*/(objects|resource_types)", {"name": "red"}),
+    (r"PUT /v2/metadefs/.*/(objects|tags)/.*", {"name": "blue"}),
+    (r"PUT /v2/metadefs/namespaces/\{namespace\}", {"namespace": "{metadef}", "owner": "{demo}"}),
     (r"PATCH /v2/images/.*", [{"op": "replace", "path": "/name", "value": "other"}]),
     (r"PUT /v3/projects/\{id\}/tags", {"tags": ["blue"]}),
     (r"(PUT|PATCH) /v3/domains/\{id\}/config(/\{group\})?", {"config": {"ldap": {"url": "ldap://scene"}}}),

@@ -14,7 +14,7 @@ from cumulet.api.service import Service
 
 PACKAGE = Path(program.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-SERVICES = {service.type.replace("-", "_"): service for service in program.SERVICES}
+SERVICES = {service.folder: service for service in program.SERVICES if not service.within}
 
 MAX_FILE = 600
 MAX_FUNCTION = 60

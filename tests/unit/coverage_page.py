@@ -27,10 +27,11 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
     "image": [
         ("Import (`glance-direct`, `web-download`, `copy-image`) and tasks", "data is uploaded and checked at once"),
         ("Several stores", "there is one store: files in the data directory"),
-        ("Metadata definitions (`metadefs`)", "descriptive only; no service reads them"),
         ("The image cache's calls", "there is no cache in front of the one store"),
-        ("Locations", "images are files of the cloud, never links to elsewhere"),
-        ("Version 1 and the registry", "retired by upstream long ago"),
+        ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words"),
+    ],
+    "image-registry": [
+        ("Whatever changes something", "upstream removed the registry; images are changed through the image API"),
     ],
     "placement": [
         ("`POST /reshaper`", "no driver moves inventories between providers yet"),

@@ -4,7 +4,7 @@ Errors know no HTTP (`core/errors.py`); `STATUS` is the one table that turns the
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -241,4 +241,5 @@ IMAGE = Dialect(
     forbidden="You are not authorized to complete {rule} action.",
     trailing_slash=False,
 )
+IMAGE_REGISTRY = replace(IMAGE, page=_plain_page)
 PLACEMENT = Dialect(_placement_fault, _plain_page, forbidden="Policy does not allow {rule} to be performed.")

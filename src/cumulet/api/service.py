@@ -28,3 +28,10 @@ class Service:
     rules: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     request_id_header: str = ""  # a header of its own beside X-Openstack-Request-Id
+    within: str = ""  # the folder of the service that this one is another face of
+    listed: bool = True  # whether the catalogue names it
+
+    @property
+    def folder(self) -> str:
+        """The folder it lives in."""
+        return (self.within or self.type).replace("-", "_")

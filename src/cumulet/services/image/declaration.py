@@ -1,14 +1,58 @@
 """The image service as the program sees it."""
 
-from cumulet.api.dialect import IMAGE
+from cumulet.api.dialect import IMAGE, IMAGE_REGISTRY
 from cumulet.api.service import Service
-from cumulet.services.image import discovery, image, image_data, image_member
+from cumulet.services.image import (
+    discovery,
+    image,
+    image_data,
+    image_member,
+    image_tag,
+    image_update,
+    location,
+    metadef,
+    metadef_namespace,
+    metadef_object,
+    metadef_property,
+    metadef_resource_type,
+    metadef_tag,
+    registry,
+    rules,
+    schema,
+)  # fmt: skip
 
 SERVICE = Service(
     type="image",
     upstream="glance",
     ports=("image",),
     dialect=IMAGE,
-    endpoints=[*discovery.endpoints, *image.endpoints, *image_data.endpoints, *image_member.endpoints],
-    rules={**image.RULES, **image_member.RULES},
+    endpoints=[
+        *discovery.endpoints,
+        *schema.endpoints,
+        *image.endpoints,
+        *image_data.endpoints,
+        *image_member.endpoints,
+        *image_tag.endpoints,
+        *image_update.endpoints,
+        *location.endpoints,
+        *metadef_namespace.endpoints,
+        *metadef_object.endpoints,
+        *metadef_property.endpoints,
+        *metadef_tag.endpoints,
+        *metadef_resource_type.endpoints,
+    ],
+    needs=("identity",),
+    rules={**rules.PARTS, **image.RULES, **image_member.RULES, **location.RULES, **metadef.RULES},
 )
+
+REGISTRY = Service(
+    type="image-registry",
+    upstream="glance-registry",
+    ports=("image-registry",),
+    dialect=IMAGE_REGISTRY,
+    endpoints=registry.endpoints,
+    rules=registry.RULES,
+    within="image",
+    listed=False,
+)
+"""The same images behind the port that the registry had."""

@@ -1,13 +1,13 @@
-"""What clients ask first: GET /, /versions, /v2 (no token needed), /v2/schemas/*, /v2/info/import, /v2/info/stores."""
+"""What clients ask first: GET /, /versions, /v2 (no token needed), /v2/info/import, /v2/info/stores,
+/v2/info/usage."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
-
 from cumulet.api.http import Endpoint, Response
-from cumulet.api.resource import ResourceMeta
 from cumulet.core.context import Context
-from cumulet.core.errors import NotFound
+from cumulet.core.errors import Forbidden, NotFound
+from cumulet.core.quota import UNLIMITED
+from cumulet.services.image import quota
 from cumulet.services.image.image import Image
 
 if TYPE_CHECKING:
@@ -38,65 +38,6 @@ async def versions(ctx: Ctx) -> Any:
     return _document(ctx)
 
 
-def _schema(cls: ResourceMeta) -> dict[str, Any]:
-    """The JSON schema of what is shown, from the declaration."""
-    properties = {}
-    for field in cls.at("show"):
-        described = msgspec.json.schema(field.type)
-        properties[field.wire] = {**described, "description": field.doc}
-        if not {"create", "update"} & {*field.modes}:
-            properties[field.wire]["readOnly"] = True
-    return properties
-
-
-def _collection(name: str, item: dict[str, Any]) -> dict[str, Any]:
-    texts = {key: {"type": "string"} for key in ("first", "next", "schema")}
-    links = [{"rel": "first", "href": "{first}"}, {"rel": "next", "href": "{next}"}]
-    described = {"rel": "describedby", "href": "{schema}"}
-    return {
-        "name": name,
-        "properties": {name: {"type": "array", "items": item}, **texts},
-        "links": [*links, described],
-    }
-
-
-IMAGE = {
-    "name": "image",
-    "properties": _schema(Image),
-    "additionalProperties": {"type": "string"},
-    "links": [
-        {"rel": "self", "href": "{self}"},
-        {"rel": "enclosure", "href": "{file}"},
-        {"rel": "describedby", "href": "{schema}"},
-    ],
-}
-_TEXTS = ("member_id", "image_id", "created_at", "updated_at", "schema")
-MEMBER = {
-    "name": "member",
-    "properties": {
-        **{name: {"type": "string"} for name in _TEXTS},
-        "status": {"type": "string", "enum": ["pending", "accepted", "rejected"]},
-    },
-}
-SCHEMAS = {
-    "image": IMAGE,
-    "images": _collection("images", IMAGE),
-    "member": MEMBER,
-    "members": {
-        "name": "members",
-        "properties": {"members": {"type": "array", "items": MEMBER}, "schema": {"type": "string"}},
-        "links": [{"rel": "describedby", "href": "{schema}"}],
-    },
-}
-
-
-async def show_schema(ctx: Ctx, name: str) -> Any:
-    """The JSON schema of an image, a member, or a list of them."""
-    if name not in SCHEMAS:
-        raise NotFound(message="The resource could not be found.")
-    return SCHEMAS[name]
-
-
 async def show_import(ctx: Ctx) -> Any:
     """The import methods of this site: none, data is uploaded."""
     return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
@@ -107,11 +48,21 @@ async def show_stores(ctx: Ctx) -> Any:
     raise NotFound(message="Multi backend is not supported at this site.")
 
 
+async def show_usage(ctx: Ctx) -> Any:
+    """What the caller's project has of what is limited, and the limits; -1 is unlimited. Sizes are in MiB."""
+    project_id = ctx.caller.project_id
+    if project_id is None:
+        raise Forbidden("Usage is a project's: it takes a token of one.")
+    limits = await ctx.service.limits(project_id)
+    have = await ctx.service.kernel.db.read_inline(quota.used, Image.table, project_id)
+    return {"usage": {name: {"usage": have[name], "limit": limits.get(name, UNLIMITED)} for name in quota.RESOURCES}}
+
+
 endpoints = [
     Endpoint("GET", "/", choices, auth=False, status=300),
     Endpoint("GET", "/versions", versions, auth=False),
     Endpoint("GET", "/v2", choices, auth=False, status=300),
-    Endpoint("GET", "/v2/schemas/{name}", show_schema),
+    Endpoint("GET", "/v2/info/usage", show_usage),
     Endpoint("GET", "/v2/info/import", show_import),
     Endpoint("GET", "/v2/info/stores", show_stores),
 ]

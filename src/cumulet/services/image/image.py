@@ -1,26 +1,31 @@
-"""Images: GET|POST /v2/images, GET|PATCH|DELETE /v2/images/{image_id}, POST /v2/images/{image_id}/actions/{de,re}activate.
+"""Images: GET|POST /v2/images, GET|DELETE /v2/images/{image_id}, POST /v2/images/{image_id}/actions/{de,re}activate.
 
 Custom properties are flat attributes beside the declared ones. An image whose row exists belongs to its owner; who else sees
 it is its visibility: `public` and `community` everybody, `shared` its members.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_
 
-from cumulet.api.crud import list_page, shown
+from cumulet.api.crud import granted, list_page, viewer
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.query import Listing
 from cumulet.api.resource import AUTO, SORT, Resource, computed, edit, hidden, once, read
 from cumulet.core import db
 from cumulet.core.context import Caller, Context
 from cumulet.core.db.table import define
-from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
-from cumulet.core.types import Id, Str64, Str255, Time, Uuid, new_id, now
-from cumulet.services.image.patch import MEDIA_TYPES, READ_ONLY, Change, check_name, read_changes
+from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound, TooLarge
+from cumulet.core.types import Column, Id, Str64, Str255, Time, new_id, now
+from cumulet.services.image import quota
+from cumulet.services.image.patch import READ_ONLY, check_name
+from cumulet.services.image.place import Location
+from cumulet.services.image.property_protection import Operation
+from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, in_project
 from cumulet.services.image.search import conditions, labels, save_labels
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ Ctx: TypeAlias = "Context[ImageRuntime]"
 ContainerFormat = Literal["ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"]
 DiskFormat = Literal["ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop"]
 Visibility = Literal["community", "public", "private", "shared"]
+ImageId = Annotated[str, Meta(pattern="^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$"), Column(64)]
 Amount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -41,7 +47,7 @@ def _href(tail: str = "") -> Any:
 class Image(Resource, table="image_image", path="/v2/images", key="", plural="images", extra="properties"):
     """A disk image and what is known of it."""
 
-    id: Uuid = once("An identifier for the image.", AUTO, SORT)
+    id: ImageId = once("An identifier for the image.", AUTO, SORT)
     name: Str255 | None = edit("A name, which need not be unique.", None, SORT)
     status: Str64 = read("queued, saving, active or deactivated.", use=SORT)
     visibility: Visibility = edit("Who may see and use it.", "shared")
@@ -63,6 +69,9 @@ class Image(Resource, table="image_image", path="/v2/images", key="", plural="im
     self_url: str = computed("Its own URL.", _href(), wire="self")
     file: str = computed("The URL of its data.", _href("/file"))
     schema: str = computed("The URL of its schema.", lambda image: "/v2/schemas/image")
+    places: list[Location] | None = hidden(
+        "Where the data lies, if it was not just uploaded to the cloud's own store.", None
+    )
     properties: dict[str, str] = hidden("The custom properties, each shown as an attribute.", {})
 
 
@@ -74,24 +83,24 @@ members = define(
 )
 """The projects that an image is shared with."""
 
-_OWNER = "project_id:%(project_id)s"
 _SEEN = " or ".join(f"'{visibility}':%(visibility)s" for visibility in ("community", "public", "shared"))
-_ANYONE = f"({_OWNER} or project_id:%(member_id)s or {_SEEN})"
-_MEMBER = f"role:admin or (role:member and {_OWNER})"
+_ANYONE = f"({OWNER} or project_id:%(member_id)s or {_SEEN})"
 
-RULES = {
-    "add_image": f"role:admin or (role:member and {_OWNER} and project_id:%(owner)s)",
-    "delete_image": _MEMBER,
-    "get_image": f"role:admin or (role:reader and {_ANYONE})",
-    "get_images": f"role:admin or (role:reader and {_OWNER})",
-    "modify_image": _MEMBER,
-    "publicize_image": "role:admin",
-    "communitize_image": _MEMBER,
-    "download_image": f"role:admin or (role:member and {_ANYONE})",
-    "upload_image": _MEMBER,
-    "deactivate": _MEMBER,
-    "reactivate": _MEMBER,
-}
+RULES = in_project(
+    {
+        "add_image": f"{ADMIN} or (role:member and {OWNER} and project_id:%(owner)s)",
+        "delete_image": MEMBER,
+        "get_image": f"{ADMIN} or (role:reader and {_ANYONE})",
+        "get_images": READER,
+        "modify_image": MEMBER,
+        "publicize_image": ADMIN,
+        "communitize_image": MEMBER,
+        "download_image": f"{ADMIN} or (role:member and {_ANYONE})",
+        "upload_image": MEMBER,
+        "deactivate": MEMBER,
+        "reactivate": MEMBER,
+    }
+)
 
 LISTING = Listing(sort=(("created_at", "desc"),))
 
@@ -115,6 +124,7 @@ def visible(caller: Caller) -> list[ColumnElement[bool]]:
 def target(image: Image, member_id: str | None = None) -> dict[str, Any]:
     """What policy rules look at."""
     return {
+        **image.properties,
         "project_id": image.owner,
         "owner": image.owner,
         "visibility": image.visibility,
@@ -122,26 +132,86 @@ def target(image: Image, member_id: str | None = None) -> dict[str, Any]:
     }
 
 
+def not_found(image_id: str) -> NotFound:
+    """What is said of an image that is not there, or not for who asks."""
+    return NotFound(message=f"No image found with ID {image_id}")
+
+
+def require(ctx: Ctx, image: Image, rule: str) -> None:
+    """Refuse what policy refuses: NotFound where the caller may not even see the image, Forbidden else."""
+    caller = ctx.caller
+    member = caller.project_id if image.visibility == "shared" and caller.project_id != image.owner else None
+    where = target(image, member)
+    if not ctx.allows(rule, where):
+        if rule == "get_image" or not ctx.allows("get_image", where):
+            raise not_found(image.id)
+        raise Forbidden(rule=rule)
+
+
 def find(tx: Connection, caller: Caller, image_id: str) -> Image:
     """The image, if the caller may see it; NotFound else."""
     try:
         return db.get(tx, Image, image_id, *visible(caller))
     except NotFound:
-        raise NotFound(message=f"No image found with ID {image_id}") from None
+        raise not_found(image_id) from None
 
 
 async def look_up(ctx: Ctx, image_id: str, rule: str = "") -> Image:
     """The image as the caller sees it, after asking `rule` about it."""
     image: Image = await ctx.service.kernel.db.read_inline(find, ctx.caller, image_id)
     if rule:
-        ctx.require(rule, target(image))
+        require(ctx, image, rule)
     return image
+
+
+def may(ctx: Ctx, operation: Operation, name: str) -> bool:
+    """Whether the operator's property protections let the caller do this with a custom property."""
+    return ctx.service.protections.allows(ctx.policy, ctx.caller, operation, name)
+
+
+def views(ctx: Ctx) -> Callable[[Image], Any]:
+    """A function from an image to its reply, without the properties that the caller may not read; with the places of its data,
+    if the operator lets them be seen."""
+    plain: Callable[[Image], Any] = viewer(ctx, Image, granted(ctx, Image))
+    protected, located = ctx.service.protections.sections, ctx.service.kernel.settings.image_locations
+    if not protected and not located:
+        return plain
+
+    def view(image: Image) -> Any:
+        seen = plain(replace(image, properties=readable(ctx, image.properties)))
+        if located:
+            found = locations(ctx, image) if ctx.allows("get_image_location", target(image)) else []
+            seen["locations"] = found
+            if found:
+                seen["direct_url"] = found[0].url
+        return seen
+
+    return view
+
+
+def own_location(ctx: Ctx, image: Image) -> Location:
+    """The place of data that was uploaded."""
+    return Location(f"file://{ctx.service.store.path(image.id)}", {"store": "file"})
+
+
+def locations(ctx: Ctx, image: Image) -> list[Location]:
+    """All places where an image's data lies."""
+    if image.places is None:
+        return (
+            [own_location(ctx, image)] if image.status in ("active", "deactivated") and image.size is not None else []
+        )
+    return image.places
+
+
+def readable(ctx: Ctx, properties: Mapping[str, str]) -> dict[str, str]:
+    """The custom properties that the caller may read."""
+    return {name: value for name, value in properties.items() if may(ctx, "read", name)}
 
 
 async def list_images(ctx: Ctx) -> Any:
     """List images that the caller may see, newest first."""
     query = ctx.request.query
-    extra = conditions(query, Image.table)
+    extra = conditions(query, Image.table, lambda name: may(ctx, "read", name))
     c = Image.table.c
     scope: list[ColumnElement[bool]] = []
     status = query.get("member_status", "accepted")
@@ -153,62 +223,53 @@ async def list_images(ctx: Ctx) -> Any:
         scope.append(or_(own, c.visibility.in_(("public", "community")), shared))
     if "visibility" not in query:
         scope.append(or_(own, c.visibility != "community"))
-    return await list_page(ctx, Image, lambda _ctx: scope, listing=LISTING, extra=extra)
+    return await list_page(ctx, Image, lambda _ctx: scope, listing=LISTING, extra=extra, view=views(ctx))
 
 
 async def show_image(ctx: Ctx, image_id: str) -> Any:
     """Show an image."""
-    return shown(ctx, Image, await look_up(ctx, image_id, "get_image"))
+    return views(ctx)(await look_up(ctx, image_id, "get_image"))
 
 
 async def create_image(ctx: Ctx, body: Any) -> Response:
     """Register an image; its data is uploaded afterwards."""
-    names = msgspec.json.decode(await ctx.request.read(), type=dict[str, msgspec.Raw])
-    for name in names:
+    for name in msgspec.json.decode(await ctx.request.read(), type=dict[str, msgspec.Raw]):
         if name != "id" and name in READ_ONLY:
             raise Forbidden(f"Attribute '{name}' is read-only.")
+        if name == "locations":
+            raise Forbidden("Attribute 'locations' is reserved: it is set once there is an image.")
         check_name(name)
     owner = body.given().get("owner", ctx.caller.project_id)
     moment = now()
     image = Image.new(
         body, id=str(body.given().get("id") or new_id()).lower(), owner=owner, status="queued",
-        tags=_distinct(body.tags), properties=_checked(body.properties), created_at=moment, updated_at=moment,
+        tags=distinct(body.tags), properties=checked_properties(body.properties), created_at=moment, updated_at=moment,
     )  # fmt: skip
-    ctx.require("add_image", target(image))
-    _check_visibility(ctx, image)
+    _may_add(ctx, image)
+    limits = await ctx.service.limits(owner)
 
     def add(tx: Connection) -> None:
         if db.first(tx, Image, Image.table.c.id == image.id):
             raise Conflict(f"Image ID {image.id} already exists!")
+        quota.check(tx, Image.table, limits, owner or "", **{quota.COUNT: 1})
         db.insert(tx, image)
         save_labels(tx, image.id, image.tags, image.properties)
 
     await ctx.service.kernel.db.run(add)
-    return Response(201, shown(ctx, Image, image), {"Location": f"/v2/images/{image.id}"})
+    return Response(201, views(ctx)(image), {"Location": f"/v2/images/{image.id}"})
 
 
-async def update_image(ctx: Ctx, image_id: str) -> Any:
-    """Change an image by a JSON patch."""
-    media_type = (ctx.request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    changes = read_changes(media_type, await ctx.request.read() if media_type in MEDIA_TYPES else b"")
-
-    def change(tx: Connection) -> Image:
-        image = find(tx, ctx.caller, image_id)
-        ctx.require("modify_image", target(image))
-        if not changes:
-            return image
-        before = image.visibility
-        new, properties = apply(ctx, image, changes)
-        if "tags" in new:
-            new["tags"] = _distinct(new["tags"])
-        db.update(tx, Image, image.id, **new, properties=properties, updated_at=now())
-        image = db.get(tx, Image, image.id)
-        if image.visibility != before:
-            _check_visibility(ctx, image)
-        save_labels(tx, image.id, image.tags, image.properties)
-        return image
-
-    return shown(ctx, Image, await ctx.service.kernel.db.run(change))
+def _may_add(ctx: Ctx, image: Image) -> None:
+    where = target(image)
+    if not ctx.allows("add_image", where):
+        if image.owner != ctx.caller.project_id:
+            raise Forbidden(f"You are not permitted to create images owned by '{image.owner}'.")
+        raise Forbidden(rule="add_image")
+    check_visibility(ctx, image, image.visibility)
+    for name in image.properties:
+        if not may(ctx, "create", name):
+            raise Forbidden(f"Attribute '{name}' is reserved.")
+    check_amounts(image.tags, image.properties)
 
 
 async def delete_image(ctx: Ctx, image_id: str) -> Response:
@@ -216,7 +277,7 @@ async def delete_image(ctx: Ctx, image_id: str) -> Response:
 
     def remove(tx: Connection) -> Image:
         image = find(tx, ctx.caller, image_id)
-        ctx.require("delete_image", target(image))
+        require(ctx, image, "delete_image")
         if image.protected:
             raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
         remove_row(tx, image.id)
@@ -247,7 +308,7 @@ async def reactivate(ctx: Ctx, image_id: str) -> Response:
 async def _switch(ctx: Ctx, image_id: str, rule: str, old: str, new: str) -> Response:
     def change(tx: Connection) -> None:
         image = find(tx, ctx.caller, image_id)
-        ctx.require(rule, target(image))
+        require(ctx, image, rule)
         if image.status not in (old, new):
             raise Forbidden(f"Not allowed to {rule} image in status '{image.status}'")
         if image.status == old:
@@ -257,48 +318,24 @@ async def _switch(ctx: Ctx, image_id: str, rule: str, old: str, new: str) -> Res
     return Response(204)
 
 
-def apply(ctx: Ctx, image: Image, changes: list[Change]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The new values of declared attributes, and all custom properties, after `changes` in order."""
-    editable = {f.wire for f in Image.fields if "update" in f.modes}
-    new: dict[str, Any] = {}
-    properties = dict(image.properties)
-    for change in changes:
-        name = change.name
-        if name in editable:
-            if change.op == "remove":
-                raise Forbidden(f"Property {name} may not be removed.")
-            if change.op == "add" and change.strict:
-                raise Conflict(f"Property {name} already present.")
-            new[name] = getattr(Image.decode("update", msgspec.json.encode({name: change.value})), name)
-            _check_change(ctx, image, name)
-        elif change.op == "add":
-            if change.strict and name in properties:
-                raise Conflict(f"Property {name} already present.")
-            properties.update(_checked({name: change.value}))
-        elif name not in properties:
-            raise Conflict(f"Property {name} does not exist.")
-        elif change.op == "replace":
-            properties.update(_checked({name: change.value}))
-        else:
-            del properties[name]
-    return new, properties
-
-
-def _check_change(ctx: Ctx, image: Image, name: str) -> None:
-    if name == "owner" and not ctx.caller.is_admin:
-        raise Forbidden("Owner can't be updated by non admin.")
-    if name in ("container_format", "disk_format") and image.status != "queued":
-        raise Forbidden(f"Attribute {name} can be only replaced for a queued image.")
-
-
-def _check_visibility(ctx: Ctx, image: Image) -> None:
-    if image.visibility == "public":
+def check_visibility(ctx: Ctx, image: Image, wanted: Any) -> None:
+    """Refuse who may not give an image the visibility he wants it to have."""
+    if wanted == "public":
         ctx.require("publicize_image", target(image))
-    elif image.visibility == "community":
+    elif wanted == "community":
         ctx.require("communitize_image", target(image))
 
 
-def _checked(properties: Mapping[str, Any]) -> dict[str, str]:
+def check_amounts(tags: Collection[str], properties: Collection[str]) -> None:
+    """Refuse an image that would have too many tags or custom properties."""
+    for what, there, most in (("tags", tags, quota.TAGS), ("properties", properties, quota.PROPERTIES)):
+        if len(there) > most:
+            raise TooLarge(
+                f"The limit has been exceeded on the number of allowed image {what}. Attempted: {len(there)}, Maximum: {most}"
+            )
+
+
+def checked_properties(properties: Mapping[str, Any]) -> dict[str, str]:
     """Custom properties, each of which must be a text under a name that is not too long."""
     for name, value in properties.items():
         if len(name) > 255:
@@ -310,16 +347,16 @@ def _checked(properties: Mapping[str, Any]) -> dict[str, str]:
     return dict(properties)
 
 
-def _distinct(tags: list[str]) -> list[str]:
+def distinct(tags: list[str]) -> list[str]:
+    """The tags, each once."""
     return list(dict.fromkeys(tags))
 
 
 endpoints = [
     Endpoint("GET", "/v2/images", list_images, "get_images", resource=Image),
     Endpoint("POST", "/v2/images", create_image, "", Image, status=201, resource=Image),
-    Endpoint("GET", "/v2/images/{image_id}", show_image, "get_image", resource=Image),
-    Endpoint("PATCH", "/v2/images/{image_id}", update_image, "modify_image", resource=Image),
-    Endpoint("DELETE", "/v2/images/{image_id}", delete_image, "delete_image", status=204, resource=Image),
-    Endpoint("POST", "/v2/images/{image_id}/actions/deactivate", deactivate, "deactivate", status=204),
-    Endpoint("POST", "/v2/images/{image_id}/actions/reactivate", reactivate, "reactivate", status=204),
+    Endpoint("GET", "/v2/images/{image_id}", show_image, resource=Image),
+    Endpoint("DELETE", "/v2/images/{image_id}", delete_image, status=204, resource=Image),
+    Endpoint("POST", "/v2/images/{image_id}/actions/deactivate", deactivate, status=204),
+    Endpoint("POST", "/v2/images/{image_id}/actions/reactivate", reactivate, status=204),
 ]

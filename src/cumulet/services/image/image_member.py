@@ -1,34 +1,35 @@
 """The projects an image is shared with: GET|POST /v2/images/{image_id}/members,
-GET|PUT|DELETE /v2/images/{image_id}/members/{member_id}, PUT|DELETE /v2/images/{image_id}/tags/{tag}."""
+GET|PUT|DELETE /v2/images/{image_id}/members/{member_id}."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta, Struct
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
 from cumulet.api.http import Endpoint, Response
-from cumulet.core import db
 from cumulet.core.context import Context
-from cumulet.core.errors import Conflict, Forbidden, Invalid, NotFound
+from cumulet.core.errors import Conflict, Forbidden, NotFound, TooLarge
 from cumulet.core.types import now
-from cumulet.services.image.image import Image, find, look_up, members, target
-from cumulet.services.image.search import save_labels
+from cumulet.services.image import quota
+from cumulet.services.image.image import Image, find, members, require, target
+from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, in_project
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
 
 Ctx: TypeAlias = "Context[ImageRuntime]"
 
-_OWNER = "role:admin or (role:member and project_id:%(project_id)s)"
-_EITHER = "role:admin or (role:reader and (project_id:%(project_id)s or project_id:%(member_id)s))"
+_EITHER = f"{ADMIN} or (role:reader and ({OWNER} or project_id:%(member_id)s))"
 
-RULES = {
-    "add_member": _OWNER,
-    "delete_member": _OWNER,
-    "get_member": _EITHER,
-    "get_members": _EITHER,
-    "modify_member": "role:admin or (role:member and project_id:%(member_id)s)",
-}
+RULES = in_project(
+    {
+        "add_member": MEMBER,
+        "delete_member": MEMBER,
+        "get_member": _EITHER,
+        "get_members": _EITHER,
+        "modify_member": f"{ADMIN} or (role:member and project_id:%(member_id)s)",
+    }
+)
 
 
 class NewMember(Struct):
@@ -53,6 +54,7 @@ def view(row: Row[Any]) -> dict[str, Any]:
 
 def _shared(tx: Connection, ctx: Ctx, image_id: str) -> Image:
     image = find(tx, ctx.caller, image_id)
+    require(ctx, image, "get_image")
     if image.visibility != "shared":
         raise Forbidden("Only shared images have members.")
     return image
@@ -94,10 +96,16 @@ async def add_member(ctx: Ctx, image_id: str, body: NewMember) -> Any:
 
     def add(tx: Connection) -> Any:
         image = _shared(tx, ctx, image_id)
-        ctx.require("add_member", target(image))
+        require(ctx, image, "add_member")
         where = (members.c.image_id == image.id, members.c.member_id == body.member)
         if tx.execute(select(members).where(*where)).first():
             raise Conflict(f"Member {body.member} is duplicated for image {image_id}")
+        there = tx.execute(select(func.count()).select_from(members).where(members.c.image_id == image.id)).scalar_one()
+        if there >= quota.MEMBERS:
+            raise TooLarge(
+                f"The limit has been exceeded on the number of allowed image members for image {image_id}. "
+                f"Attempted: {there + 1}, Maximum: {quota.MEMBERS}"
+            )
         row = {"image_id": image.id, "member_id": body.member, "status": "pending"}
         tx.execute(members.insert().values(**row, created_at=now(), updated_at=now()))
         return view(_member(tx, image, body.member))
@@ -124,7 +132,7 @@ async def remove_member(ctx: Ctx, image_id: str, member_id: str) -> Response:
 
     def remove(tx: Connection) -> None:
         image = _shared(tx, ctx, image_id)
-        ctx.require("delete_member", target(image))
+        require(ctx, image, "delete_member")
         _member(tx, image, member_id)
         tx.execute(members.delete().where(members.c.image_id == image.id, members.c.member_id == member_id))
 
@@ -132,38 +140,11 @@ async def remove_member(ctx: Ctx, image_id: str, member_id: str) -> Response:
     return Response(204)
 
 
-async def add_tag(ctx: Ctx, image_id: str, tag: str) -> Response:
-    """Put a tag on an image."""
-    if len(tag) > 255:
-        raise Invalid("A tag has at most 255 characters.")
-    image = await look_up(ctx, image_id, "modify_image")
-    await ctx.service.kernel.db.run(_set_tag, image.id, tag, True)
-    return Response(204)
-
-
-async def remove_tag(ctx: Ctx, image_id: str, tag: str) -> Response:
-    """Take a tag off an image."""
-    image = await look_up(ctx, image_id, "modify_image")
-    await ctx.service.kernel.db.run(_set_tag, image.id, tag, False)
-    return Response(204)
-
-
-def _set_tag(tx: Connection, image_id: str, tag: str, wanted: bool) -> None:
-    image = db.get(tx, Image, image_id)
-    if tag not in image.tags and not wanted:
-        raise NotFound(message=f"Image {image_id} has no tag {tag}.")
-    tags = [t for t in image.tags if t != tag] + ([tag] if wanted else [])
-    db.update(tx, Image, image_id, tags=tags, updated_at=now())
-    save_labels(tx, image_id, tags, image.properties)
-
-
 _MEMBERS = "/v2/images/{image_id}/members"
 endpoints = [
-    Endpoint("GET", _MEMBERS, list_members, "get_members"),
-    Endpoint("POST", _MEMBERS, add_member, "add_member", NewMember),
-    Endpoint("GET", _MEMBERS + "/{member_id}", show_member, "get_member"),
-    Endpoint("PUT", _MEMBERS + "/{member_id}", update_member, "", MemberStatus),
-    Endpoint("DELETE", _MEMBERS + "/{member_id}", remove_member, "delete_member", status=204),
-    Endpoint("PUT", "/v2/images/{image_id}/tags/{tag}", add_tag, "modify_image", status=204),
-    Endpoint("DELETE", "/v2/images/{image_id}/tags/{tag}", remove_tag, "modify_image", status=204),
+    Endpoint("GET", _MEMBERS, list_members),
+    Endpoint("POST", _MEMBERS, add_member, body=NewMember),
+    Endpoint("GET", _MEMBERS + "/{member_id}", show_member),
+    Endpoint("PUT", _MEMBERS + "/{member_id}", update_member, body=MemberStatus),
+    Endpoint("DELETE", _MEMBERS + "/{member_id}", remove_member, status=204),
 ]

@@ -23,12 +23,13 @@ RESERVED_PREFIX = "os_glance_"
 
 
 class Change(Struct, frozen=True):
-    """One operation on one attribute. `strict`: an `add` may not replace what is there."""
+    """One operation on one attribute, or on one of its `locations`. `strict`: an `add` may not replace what is there."""
 
     op: str
     name: str
     value: Any
     strict: bool
+    position: str = ""  # of a place among `locations`: a number, or "-" for the end
 
 
 def read_changes(media_type: str, data: bytes) -> list[Change]:
@@ -55,15 +56,13 @@ def _change(raw: Any, old: bool) -> Change:
     if not isinstance(raw, dict):
         raise Invalid("Operations must be JSON objects.")
     op, pointer = _old_form(raw) if old else _new_form(raw)
-    name = _attribute(pointer)
+    name, *rest = _parts(pointer, op)
     if op != "remove" and "value" not in raw:
         raise Invalid(f'Operation "{op}" requires a member named "value".')
     if name in READ_ONLY:
         raise Forbidden(f"Attribute '{name}' is read-only.")
     check_name(name)
-    if name == "locations":
-        raise Forbidden("It's not allowed to change locations if locations are invisible.")
-    return Change(op, name, raw.get("value"), old)
+    return Change(op, name, raw.get("value"), old, *rest)
 
 
 def _new_form(raw: dict[str, Any]) -> tuple[str, Any]:
@@ -84,13 +83,14 @@ def _old_form(raw: dict[str, Any]) -> tuple[str, Any]:
     return named[0], raw[named[0]]
 
 
-def _attribute(pointer: Any) -> str:
-    """The attribute that a JSON pointer names. `locations` alone has parts, and nobody may change it."""
+def _parts(pointer: Any, op: str) -> list[str]:
+    """What a JSON pointer names: an attribute, or a place among `locations`, which alone has parts."""
     if not isinstance(pointer, str) or not pointer.startswith("/"):
         raise Invalid(f'Pointer `{pointer}` does not start with "/".')
     if re.search(r"~(?![01])", pointer):
         raise Invalid(f'Pointer `{pointer}` contains "~" not part of a recognized escape sequence.')
     parts = [part.replace("~1", "/").replace("~0", "~").strip() for part in pointer[1:].split("/")]
-    if not all(parts) or (len(parts) > 1 and parts[0] != "locations"):
+    depth = 2 if parts[0] == "locations" and op != "replace" else 1
+    if not all(parts) or len(parts) != depth:
         raise Invalid(f"Invalid JSON pointer for this resource: '{pointer}'")
-    return parts[0]
+    return parts

@@ -14,10 +14,15 @@ from cumulet.core.context import Caller, system_caller
 from cumulet.core.errors import Conflict, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.types import now
+from cumulet.services.identity.interface import Identity
 from cumulet.services.image import image_data
-from cumulet.services.image.image import Image, find, remove_row
+from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.interface import ImageInfo
+from cumulet.services.image.location import Locator
+from cumulet.services.image.metadef_catalogue import load_metadefs
+from cumulet.services.image.place import Places, Web
+from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.search import save_labels
 from cumulet.services.image.store import Store, read_file
 
@@ -31,16 +36,40 @@ GUEST_IMAGE_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "cumulet-guest.image"))
 class ImageRuntime:
     """Implements `interface.Images`."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(
+        self, kernel: Kernel, identity: Identity | None = None, rules: frozenset[str] = frozenset(RULES)
+    ) -> None:
+        """Without `identity` nothing is limited. `rules` are those that policy has: property protections may name them."""
         self.kernel = kernel
+        self.identity = identity
+        self.rules = rules
+        self.protections = Protections()
+        self.web: Places = Web(kernel.settings.image_web)
+        Locator(self)
         self.store = Store(kernel.settings.data / "image")
 
     async def start(self) -> None:
         """Take back what a process that died had under way: uploads are queued again, their files removed."""
+        settings = self.kernel.settings
+        self.protections = await asyncio.to_thread(
+            read_protections,
+            settings.image_property_protections,
+            settings.image_property_protection_format,
+            self.rules,
+        )
         await self.store.start(await self.kernel.db.run(_recover))
+        if settings.image_metadefs is not None:
+            made = await load_metadefs(self.kernel, settings.image_metadefs)
+            log.info("made %s namespaces of metadata definitions", made)
 
     async def stop(self) -> None:
         """Nothing to let go: uploads end with their requests."""
+
+    async def limits(self, project_id: str | None) -> Mapping[str, int]:
+        """What a project may have, by the names in `quota.py`; what is not named is not limited."""
+        if self.identity is None or project_id is None:
+            return {}
+        return await self.identity.limits("image", project_id)
 
     async def show(self, caller: Caller, image_id: str) -> ImageInfo:
         return _info(await self.kernel.db.read_inline(find, caller, image_id))
@@ -49,6 +78,8 @@ class ImageRuntime:
         image = await self.kernel.db.read_inline(find, system_caller(), image_id)
         if image.status != "active":
             raise Conflict(f"Image {image_id} is not active; it is {image.status}.")
+        if image.places is not None and not any(place.url.startswith("file:") for place in image.places):
+            raise Conflict(f"The data of image {image_id} lies outside this cloud; nothing can boot from it.")
         return self.store.path(image.id)
 
     async def ensure_image(
@@ -104,11 +135,11 @@ class ImageRuntime:
             GUEST_IMAGE_ID, system_caller(project_id), GUEST_IMAGE, file, disk_format="qcow2", visibility="public"
         )
 
-    async def take(self, image: Image, chunks: AsyncIterator[bytes]) -> None:
+    async def take(self, image: Image, chunks: AsyncIterator[bytes], limits: Mapping[str, int] | None = None) -> None:
         """Store the data of a queued image and make it active. Conflict if it is not queued, UnsupportedMedia for data that
         may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
         run = self.kernel.db.run
-        await run(image_data.begin, image.id)
+        await run(image_data.begin, image.id, limits or {})
         try:
             received = await self.store.receive(chunks)
             try:

@@ -4,11 +4,12 @@ Tags and properties are shown from the image's own row; `labels` holds them once
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import eq, ge, gt, le, lt
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, exists, not_
+from sqlalchemy import ColumnElement, Connection, Table, and_, exists, false, not_, or_
 
 from cumulet.api.http import Query
 from cumulet.api.query import PAGING
@@ -29,6 +30,7 @@ SEVERAL = frozenset({"id", "name", "status", "container_format", "disk_format"})
 PLAIN = frozenset({"owner", "checksum", "os_hash_value", "os_hash_algo"})
 NUMBERS = frozenset({"min_disk", "min_ram", "size", "virtual_size"})
 LARGEST = 2**63 - 1
+OPERATORS = ("gt", "gte", "lt", "lte", "eq", "neq")
 
 
 def save_labels(tx: Connection, image_id: str, tags: Sequence[str], properties: Mapping[str, str]) -> None:
@@ -40,8 +42,9 @@ def save_labels(tx: Connection, image_id: str, tags: Sequence[str], properties: 
         tx.execute(labels.insert(), rows)
 
 
-def conditions(query: Query, images: Table) -> list[ColumnElement[bool]]:
-    """What the query string asks of an image; Invalid where it makes no sense."""
+def conditions(query: Query, images: Table, readable: Callable[[str], bool]) -> list[ColumnElement[bool]]:
+    """What the query string asks of an image; Invalid where it makes no sense. `readable` tells which custom properties the
+    caller may read: by others he finds nothing."""
     _check_sorting(query)
     found: list[ColumnElement[bool]] = []
     if "os_hidden" not in query:
@@ -49,24 +52,25 @@ def conditions(query: Query, images: Table) -> list[ColumnElement[bool]]:
     for name, value in query.pairs:
         if name in PAGING or name == "member_status":
             continue
-        condition = _condition(name, value, images)
+        condition = _condition(name, value, images, readable)
         if condition is not None:
             found.append(condition)
     return found
 
 
-def _condition(name: str, value: str, images: Table) -> ColumnElement[bool] | None:
+def _condition(name: str, value: str, images: Table, readable: Callable[[str], bool]) -> ColumnElement[bool] | None:
     c = images.c
     if name == "tag":
         return _labelled(images, "tag", value.strip())
     if name in SEVERAL:
-        return c[name].in_(_list(value[3:])) if value.startswith("in:") else c[name] == value
+        return _one_of(c[name], value)
     if name in PLAIN:
         return c[name] == value
     if name in NUMBERS:
-        return c[name] == _number(name, value)
-    if name in ("size_min", "size_max"):
-        return c.size >= _number(name, value) if name == "size_min" else c.size <= _number(name, value)
+        operator, number = _split(value)
+        return _compare(c[name], operator, _number(name, number))
+    if name[-4:] in ("_min", "_max") and name[:-4] in NUMBERS:
+        return _compare(c[name[:-4]], "gte" if name.endswith("_min") else "lte", _number(name, value))
     if name in ("protected", "os_hidden"):
         if value.lower() not in ("true", "false"):
             raise Invalid(f"Invalid value '{value}' for '{name}' filter. Valid values are 'true' or 'false'.")
@@ -79,7 +83,7 @@ def _condition(name: str, value: str, images: Table) -> ColumnElement[bool] | No
         return None if value == "all" else c.visibility == value
     if name == "changes-since":
         raise Invalid('The "changes-since" filter is no longer available on v2.')
-    return _labelled(images, "property", name, value)
+    return _labelled(images, "property", name, value) if readable(name) else false()
 
 
 def _labelled(images: Table, kind: str, name: str, value: str | None = None) -> ColumnElement[bool]:
@@ -87,6 +91,41 @@ def _labelled(images: Table, kind: str, name: str, value: str | None = None) -> 
     if value is not None:
         where.append(labels.c.value == value)
     return exists().where(*where)
+
+
+def _one_of(column: Any, value: str) -> ColumnElement[bool]:
+    """`in:a,b`, `eq:a`, or the value itself; one with a colon in it has to be put in quotes after `in:`."""
+    operator, colon, rest = value.partition(":")
+    if not colon or _is_time(value):
+        return column == value  # type: ignore[no-any-return]
+    if operator == "in":
+        return column.in_(_list(rest))  # type: ignore[no-any-return]
+    if operator == "eq":
+        return column == rest  # type: ignore[no-any-return]
+    raise Invalid(f"Unable to filter by unknown operator '{operator}'. `in:` and `eq:` are known here.")
+
+
+def _is_time(text: str) -> bool:
+    """Whether the colons are those of a time, as upstream asks before it looks for an operator."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _split(text: str) -> tuple[str, str]:
+    """`gt:5` as ("gt", "5"); without an operator, `eq`."""
+    operator, _, rest = text.partition(":")
+    return (operator, rest) if operator in OPERATORS else ("eq", text)
+
+
+def _compare(column: Any, operator: str, value: Any) -> ColumnElement[bool]:
+    """The comparison; what has no value is unequal to everything, and neither less nor more."""
+    if operator == "neq":
+        return or_(column != value, column.is_(None))
+    comparison: ColumnElement[bool] = {"gt": gt, "gte": ge, "lt": lt, "lte": le, "eq": eq}[operator](column, value)
+    return comparison
 
 
 def _list(text: str) -> list[str]:
@@ -108,9 +147,7 @@ def _number(name: str, text: str) -> int:
 
 def _moment(column: Any, text: str) -> ColumnElement[bool]:
     """`gt:2026-01-31T09:15:00Z` and the like; without an operator, `eq`. Moments are compared to the second."""
-    operator, _, rest = text.partition(":")
-    if operator not in ("gt", "gte", "lt", "lte", "eq", "neq"):
-        operator, rest = "eq", text
+    operator, rest = _split(text)
     try:
         moment = datetime.fromisoformat(rest)
     except ValueError:
@@ -133,5 +170,8 @@ def _check_sorting(query: Query) -> None:
     if "sort" in query and ("sort_key" in query or "sort_dir" in query):
         raise Invalid("Old and new sorting syntax cannot be combined")
     directions, keys = query.all("sort_dir"), query.all("sort_key")
+    for direction in directions:
+        if direction.strip() not in ("asc", "desc"):
+            raise Invalid(f"Invalid sort direction: {direction}. It is asc or desc.")
     if len(directions) > 1 and len(directions) != len(keys):
         raise Invalid("Number of sort dirs does not match the number of sort keys")
