@@ -43,8 +43,9 @@ def qcow2(path: Path, size: str, *options: str) -> Path:
 
 
 def files(images: ImageRuntime) -> set[str]:
-    """Every file in the store."""
-    return {path.name for path in images.store.directory.rglob("*") if path.is_file()}
+    """Every file of the service."""
+    top = images.kernel.settings.data
+    return {path.name for place in top.glob("image*") for path in place.rglob("*") if path.is_file()}
 
 
 async def test_upload_and_download(client: Client, images: ImageRuntime) -> None:
@@ -85,8 +86,20 @@ async def test_ranges(client: Client, asked: str, start: int, end: int) -> None:
 async def test_impossible_ranges(client: Client) -> None:
     image = await make(client)
     await put(client, image, bytes(100))
-    for asked in ("bytes=100-", "bytes=5-4", "bytes=-", "bytes=-0", "x", "bytes=1-2,4-5"):
-        assert (await client("GET", image["file"], Range=asked)).status == 416, asked
+    for asked in ("bytes=100-", "bytes=5-4", "bytes=-", "bytes=-0", "x", "bytes=\u0661-", "lines=1-2"):
+        reply = await client("GET", image["file"], Range=asked)
+        assert (reply.status, reply.headers["Content-Range"]) == (416, "bytes */100"), asked
+    assert (await client("GET", image["file"], Range="bytes=1-2,4-5")).status == 400
+    for asked in ("bytes 100-101/*", "bytes 5-4/100", "x"):
+        assert (await client("GET", image["file"], Content_Range=asked)).status == 416, asked
+
+
+async def test_a_range_as_old_clients_ask_for_it(client: Client) -> None:
+    image, data = await make(client), bytes(range(100))
+    await put(client, image, data)
+    for asked in ("bytes 5-9/100", "bytes 5-9/*"):
+        reply = await client("GET", image["file"], Content_Range=asked)
+        assert (reply.status, reply.data) == (206, data[5:10])
 
 
 async def test_what_is_refused_before_the_data(client: Client) -> None:
@@ -225,8 +238,8 @@ async def test_what_a_dead_process_left(client: Client, images: ImageRuntime, pa
     await parts.db.run(
         lambda tx: tx.exec_driver_sql(f"UPDATE image_image SET status='saving' WHERE id='{image['id']}'")
     )
-    (images.store.incoming / "half").write_bytes(b"x")
-    images.store.path(image["id"]).write_bytes(b"whole, but nobody was told")
+    (images.stores.default.spool / "half").write_bytes(b"x")
+    (images.stores.default.spool.parent / image["id"]).write_bytes(b"whole, but nobody was told")
     await ImageRuntime(parts).start()
     assert (await show(client, image))["status"] == "queued"
     assert files(images) == {kept["id"]}

@@ -20,7 +20,7 @@ from cumulet.core.errors import Conflict, Forbidden, Invalid, TooLarge
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.types import now
 from cumulet.services.image import quota
-from cumulet.services.image.image import Image, find, locations, look_up, own_location, require
+from cumulet.services.image.image import Image, find, locations, look_up, require
 from cumulet.services.image.patch import Change
 from cumulet.services.image.place import MOST, Location, digest
 from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, SERVICE, in_project
@@ -207,7 +207,7 @@ def change_locations(ctx: Ctx, image: Image, change: Change, sizes: Mapping[str,
     _check_allowed(ctx, image, change)
     there = locations(ctx, image)
     if change.op == "remove":
-        return {"places": _without(ctx, image, there, change.position)}
+        return {"places": ctx.service.stores.kept(image.id, _without(ctx, image, there, change.position))}
     sent = _sent(change)
     if change.op == "replace":
         if not sent:
@@ -226,7 +226,7 @@ def change_locations(ctx: Ctx, image: Image, change: Change, sizes: Mapping[str,
         raise TooLarge(
             f"The limit has been exceeded on the number of allowed image locations. Attempted: {len(new)}, Maximum: {MOST}"
         )
-    values: dict[str, Any] = {"places": new, **_told(image, sent)}
+    values: dict[str, Any] = {"places": ctx.service.stores.kept(image.id, new), **_told(image, sent)}
     if image.status == "queued":
         _check_formats(image)
         values |= {"status": "active", "size": sizes[new[0].url]}
@@ -247,8 +247,8 @@ def _without(ctx: Ctx, image: Image, there: list[Location], position: str) -> li
         raise Forbidden("Cannot remove last location in the image.")
     if not (position.isascii() and position.isdigit() and int(position) < len(there)):
         raise Invalid("Invalid position for removing a location.")
-    if there[int(position)].url == own_location(ctx, image).url:
-        raise Conflict("The data in the cloud's own store stays as long as the image.")
+    if ctx.service.stores.holding(image)[int(position)].own:
+        raise Conflict("Data in a store of this cloud is removed with DELETE /v2/stores/{store}/{image}.")
     return there[: int(position)] + there[int(position) + 1 :]
 
 
