@@ -123,18 +123,20 @@ async def test_a_member_may_not_upload_to_what_he_only_sees(client: Client) -> N
     assert (await client("GET", image["file"], token="reader")).status == 403
 
 
-async def cut_off(client: Client, image: dict[str, Any], *, chunked: bool) -> None:
-    """Begin an upload on a raw socket and hang up in the middle."""
+async def cut_off(
+    client: Client, image: dict[str, Any], path: str = "", status: str = "saving", *, chunked: bool, size: int = 100_000
+) -> None:
+    """Begin an upload on a raw socket and hang up after `size` bytes."""
     host, port = client.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000000"
     writer.write(
-        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
+        f"PUT {path or image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
         f"Content-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
     )
-    writer.write((b"186a0\r\n" if chunked else b"") + bytes(100_000))
+    writer.write((f"{size:x}\r\n".encode() if chunked else b"") + bytes(size))
     await writer.drain()
-    await until(client, image, "saving")
+    await until(client, image, status)
     writer.close()
     await writer.wait_closed()
 

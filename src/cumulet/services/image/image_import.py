@@ -121,7 +121,7 @@ async def import_image(ctx: Ctx, image_id: str, body: Wanted) -> Response:
     order = Order("", method.name, stores, body.all_stores_must_succeed, uri=method.uri, inject=not ctx.caller.is_admin)
     if method.name == DOWNLOAD:
         await _find_source(ctx, method, order)
-    limits = await runtime.limits(image.owner)
+    limits, sent = await runtime.limits(image.owner), await ctx.request.json()
 
     def begin(tx: Connection) -> None:
         image = find(tx, ctx.caller, image_id)
@@ -129,8 +129,6 @@ async def import_image(ctx: Ctx, image_id: str, body: Wanted) -> Response:
         order.stores = _missing(ctx, image, body, stores)
         if order.stores:
             _check_limits(tx, image, method.name, limits)
-            sent = msgspec.to_builtins(body)
-            sent["method"] = {name: value for name, value in sent["method"].items() if value}
             asked = {"image_id": image.id, "import_req": sent, "backend": order.stores}
             queue(tx, ctx, image, order, add_task(tx, ctx, IMPORT, image.id, asked))
 

@@ -24,6 +24,7 @@ from cumulet.services.image.image import Image, find, locations, look_up, requir
 from cumulet.services.image.patch import Change
 from cumulet.services.image.place import MOST, Location, digest
 from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, SERVICE, in_project
+from cumulet.services.image.task import LOCATION, add_task, fail, succeed
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
@@ -84,8 +85,11 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
         _check_formats(image)
         quota.check(tx, Image.table, limits, image.owner or "", **{quota.SIZE: 0, quota.UPLOADING: 1})
         db.update(tx, Image, image.id, status="importing", updated_at=now())
+        told = msgspec.to_builtins(body)
+        asked = {"image_id": image.id, "loc_url": body.url, "validation_data": told["validation_data"] or {}}
+        task_id = add_task(tx, ctx, LOCATION, image.id, asked)
         runtime.kernel.operations.add(
-            tx, LOCATE, image.id, msgspec.to_builtins(body), project_id=ctx.caller.project_id, user_id=ctx.caller.user_id,
+            tx, LOCATE, image.id, {**told, "task_id": task_id}, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id,
             request_id=ctx.request_id,
         )  # fmt: skip
 
@@ -137,14 +141,16 @@ class Locator:
                 tx, Image, where, status="active", size=found.size, checksum=found.md5, os_hash_algo=algorithm,
                 os_hash_value=found.value, places=[Location(wanted.url, {})], updated_at=now(),
             )  # fmt: skip
+            succeed(tx, operation.args.get("task_id", ""), operation.resource_id)
 
         return finish
 
 
-def queue_again(tx: Connection, operation: Operation, _error: BaseException) -> None:
+def queue_again(tx: Connection, operation: Operation, error: BaseException) -> None:
     """The data could not be read, or is not what it should be: the image waits for other data."""
     where = [Image.table.c.id == operation.resource_id, Image.table.c.status == "importing"]
     db.update_where(tx, Image, where, status="queued", updated_at=now())
+    fail(tx, operation.args.get("task_id", ""), str(error))
 
 
 # ---- `locations` in a patch ------------------------------------------------------------------------------------------------
