@@ -203,6 +203,52 @@ class Settings(Struct, frozen=True, kw_only=True):
             "those of its own networks included."
         ),
     ] = False
+    image_stores: Annotated[
+        str,
+        _says(
+            "The stores of images' data, separated by commas: names, each of a directory, which may follow after `=`. The "
+            "first takes data for which no store is named.",
+            "`file`, the directory `image` in the data directory",
+        ),
+    ] = "file"
+    image_staging: Annotated[
+        Path | None,
+        _says("The directory where data waits to be imported.", "`image-staging` in the data directory"),
+    ] = None
+    image_size_limit: Annotated[int, _says("The largest image that is taken, in GiB.", ge=1, le=1 << 30)] = 1024
+    image_virtual_size_limit: Annotated[
+        int, _says("The largest disk that the data of an image may make for a server, in GiB.", ge=1, le=1 << 32)
+    ] = 65536
+    image_import_methods: Annotated[
+        str,
+        _says("The ways of importing images that are offered, separated by commas.", "all"),
+    ] = "glance-direct,web-download,copy-image,glance-download"
+    image_download_hosts: Annotated[
+        str,
+        _says("The only hosts that images are fetched from, separated by commas.", "any host with public addresses"),
+    ] = ""
+    image_download_ports: Annotated[
+        str, _says("The only ports that images are fetched from, separated by commas; nothing: any.")
+    ] = "80,443"
+    image_download_private: Annotated[
+        str,
+        _says(
+            "Networks (10.0.0.0/8, fd00::/8), separated by commas, that images are fetched from although they are private.",
+            "none",
+        ),
+    ] = ""
+    image_conversion: Annotated[
+        Literal["none", "raw", "qcow2"], _says("The format that imported disks are converted to.")
+    ] = "none"
+    image_decompression: Annotated[
+        bool, _says("Unpack imported images whose container format is `compressed` (gzip, or zip with one file).")
+    ] = False
+    image_inject: Annotated[
+        str,
+        _says(
+            "Custom properties (name:value), separated by commas, that images get which anybody but an admin imports."
+        ),
+    ] = ""
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

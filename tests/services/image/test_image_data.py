@@ -43,8 +43,9 @@ def qcow2(path: Path, size: str, *options: str) -> Path:
 
 
 def files(images: ImageRuntime) -> set[str]:
-    """Every file in the store."""
-    return {path.name for path in images.store.directory.rglob("*") if path.is_file()}
+    """Every file of the service."""
+    top = images.kernel.settings.data
+    return {path.name for place in top.glob("image*") for path in place.rglob("*") if path.is_file()}
 
 
 async def test_upload_and_download(client: Client, images: ImageRuntime) -> None:
@@ -85,8 +86,20 @@ async def test_ranges(client: Client, asked: str, start: int, end: int) -> None:
 async def test_impossible_ranges(client: Client) -> None:
     image = await make(client)
     await put(client, image, bytes(100))
-    for asked in ("bytes=100-", "bytes=5-4", "bytes=-", "bytes=-0", "x", "bytes=1-2,4-5"):
-        assert (await client("GET", image["file"], Range=asked)).status == 416, asked
+    for asked in ("bytes=100-", "bytes=5-4", "bytes=-", "bytes=-0", "x", "bytes=\u0661-", "lines=1-2"):
+        reply = await client("GET", image["file"], Range=asked)
+        assert (reply.status, reply.headers["Content-Range"]) == (416, "bytes */100"), asked
+    assert (await client("GET", image["file"], Range="bytes=1-2,4-5")).status == 400
+    for asked in ("bytes 100-101/*", "bytes 5-4/100", "x"):
+        assert (await client("GET", image["file"], Content_Range=asked)).status == 416, asked
+
+
+async def test_a_range_as_old_clients_ask_for_it(client: Client) -> None:
+    image, data = await make(client), bytes(range(100))
+    await put(client, image, data)
+    for asked in ("bytes 5-9/100", "bytes 5-9/*"):
+        reply = await client("GET", image["file"], Content_Range=asked)
+        assert (reply.status, reply.data) == (206, data[5:10])
 
 
 async def test_what_is_refused_before_the_data(client: Client) -> None:
@@ -110,18 +123,20 @@ async def test_a_member_may_not_upload_to_what_he_only_sees(client: Client) -> N
     assert (await client("GET", image["file"], token="reader")).status == 403
 
 
-async def cut_off(client: Client, image: dict[str, Any], *, chunked: bool) -> None:
-    """Begin an upload on a raw socket and hang up in the middle."""
+async def cut_off(
+    client: Client, image: dict[str, Any], path: str = "", status: str = "saving", *, chunked: bool, size: int = 100_000
+) -> None:
+    """Begin an upload on a raw socket and hang up after `size` bytes."""
     host, port = client.url.removeprefix("http://").split(":")
     _, writer = await asyncio.open_connection(host, int(port))
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 5000000"
     writer.write(
-        f"PUT {image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
+        f"PUT {path or image['file']} HTTP/1.1\r\nHost: x\r\nX-Auth-Token: member\r\n"
         f"Content-Type: {OCTETS}\r\n{length}\r\n\r\n".encode()
     )
-    writer.write((b"186a0\r\n" if chunked else b"") + bytes(100_000))
+    writer.write((f"{size:x}\r\n".encode() if chunked else b"") + bytes(size))
     await writer.drain()
-    await until(client, image, "saving")
+    await until(client, image, status)
     writer.close()
     await writer.wait_closed()
 
@@ -225,8 +240,8 @@ async def test_what_a_dead_process_left(client: Client, images: ImageRuntime, pa
     await parts.db.run(
         lambda tx: tx.exec_driver_sql(f"UPDATE image_image SET status='saving' WHERE id='{image['id']}'")
     )
-    (images.store.incoming / "half").write_bytes(b"x")
-    images.store.path(image["id"]).write_bytes(b"whole, but nobody was told")
+    (images.stores.default.spool / "half").write_bytes(b"x")
+    (images.stores.default.spool.parent / image["id"]).write_bytes(b"whole, but nobody was told")
     await ImageRuntime(parts).start()
     assert (await show(client, image))["status"] == "queued"
     assert files(images) == {kept["id"]}

@@ -49,6 +49,10 @@ class Identity(Protocol):
         default; -1 is unlimited. Resources that nobody registered are not named."""
         ...
 
+    async def endpoint(self, service_type: str, region: str, interface: str) -> str | None:
+        """The URL of an endpoint in the catalogue, or None."""
+        ...
+
     async def ensure_bootstrap(self, wanted: Bootstrap) -> Accounts:
         """Make domain `default`, the roles, the admin and demo projects and users and the catalogue where they are missing;
         bring the endpoints' URLs up to date."""

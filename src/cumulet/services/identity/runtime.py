@@ -180,6 +180,12 @@ class IdentityRuntime:
         known = self._endpoints.get(None)
         return await self._endpoints.keep(None, self.kernel.db.read_inline(read_catalog)) if known is None else known
 
+    async def endpoint(self, service_type: str, region: str, interface: str) -> str | None:
+        """See `interface.Identity`."""
+        wanted = (service_type, region, interface)
+        rows = (await self.catalog()).rows
+        return next((row.url for row in rows if (row.service_type, row.region_id, row.interface) == wanted), None)
+
     async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:
         """See `interface.Identity`."""
         return await self.kernel.db.read_inline(limits_of, service_type, project_id, self.kernel.settings.region)

@@ -6,6 +6,7 @@ from cumulet.services.image import (
     discovery,
     image,
     image_data,
+    image_import,
     image_member,
     image_tag,
     image_update,
@@ -19,6 +20,8 @@ from cumulet.services.image import (
     registry,
     rules,
     schema,
+    store,
+    task,
 )  # fmt: skip
 
 SERVICE = Service(
@@ -31,10 +34,13 @@ SERVICE = Service(
         *schema.endpoints,
         *image.endpoints,
         *image_data.endpoints,
+        *image_import.endpoints,
         *image_member.endpoints,
         *image_tag.endpoints,
         *image_update.endpoints,
         *location.endpoints,
+        *store.endpoints,
+        *task.endpoints,
         *metadef_namespace.endpoints,
         *metadef_object.endpoints,
         *metadef_property.endpoints,
@@ -42,7 +48,16 @@ SERVICE = Service(
         *metadef_resource_type.endpoints,
     ],
     needs=("identity",),
-    rules={**rules.PARTS, **image.RULES, **image_member.RULES, **location.RULES, **metadef.RULES},
+    rules={
+        **rules.PARTS,
+        **image.RULES,
+        **image_import.RULES,
+        **image_member.RULES,
+        **location.RULES,
+        **metadef.RULES,
+        **store.RULES,
+        **task.RULES,
+    },
 )
 
 REGISTRY = Service(

@@ -1,11 +1,10 @@
-"""What clients ask first: GET /, /versions, /v2 (no token needed), /v2/info/import, /v2/info/stores,
-/v2/info/usage."""
+"""What clients ask first: GET /, /versions, /v2 (no token needed), /v2/info/usage."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.core.context import Context
-from cumulet.core.errors import Forbidden, NotFound
+from cumulet.core.errors import Forbidden
 from cumulet.core.quota import UNLIMITED
 from cumulet.services.image import quota
 from cumulet.services.image.image import Image
@@ -17,7 +16,9 @@ Ctx: TypeAlias = "Context[ImageRuntime]"
 
 CURRENT = "2.17"
 SUPPORTED = ("2.15", "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
-"""The minor versions of a site with one store and no cache. They do not change what a request means."""
+OF_STORES = ("2.15", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8")
+"""The minor versions of a site without a cache, and those that one with several stores has besides. They do not change what a
+request means."""
 
 
 def _document(ctx: Ctx) -> dict[str, Any]:
@@ -25,7 +26,8 @@ def _document(ctx: Ctx) -> dict[str, Any]:
         link = {"rel": "self", "href": f"{ctx.request.base_url}/v2/"}
         return {"id": f"v{number}", "status": status, "links": [link]}
 
-    return {"versions": [version(CURRENT, "CURRENT"), *(version(number, "SUPPORTED") for number in SUPPORTED)]}
+    shown = SUPPORTED if not ctx.service.stores.several else (*OF_STORES, *SUPPORTED[2:])
+    return {"versions": [version(CURRENT, "CURRENT"), *(version(number, "SUPPORTED") for number in shown)]}
 
 
 async def choices(ctx: Ctx) -> Response:
@@ -36,16 +38,6 @@ async def choices(ctx: Ctx) -> Response:
 async def versions(ctx: Ctx) -> Any:
     """The API versions."""
     return _document(ctx)
-
-
-async def show_import(ctx: Ctx) -> Any:
-    """The import methods of this site: none, data is uploaded."""
-    return {"import-methods": {"description": "Import methods available.", "type": "array", "value": []}}
-
-
-async def show_stores(ctx: Ctx) -> Any:
-    """The stores of a site that has several; this one has one."""
-    raise NotFound(message="Multi backend is not supported at this site.")
 
 
 async def show_usage(ctx: Ctx) -> Any:
@@ -63,6 +55,4 @@ endpoints = [
     Endpoint("GET", "/versions", versions, auth=False),
     Endpoint("GET", "/v2", choices, auth=False, status=300),
     Endpoint("GET", "/v2/info/usage", show_usage),
-    Endpoint("GET", "/v2/info/import", show_import),
-    Endpoint("GET", "/v2/info/stores", show_stores),
 ]

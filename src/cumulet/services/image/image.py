@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, and_, exists, or_
 
@@ -40,6 +40,13 @@ ImageId = Annotated[str, Meta(pattern="^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a
 Amount = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
+class Staged(Struct, frozen=True):
+    """Data that waits to be imported, with its hexadecimal digests by algorithm."""
+
+    size: int
+    digests: dict[str, str]
+
+
 def _href(tail: str = "") -> Any:
     return lambda image: f"/v2/images/{image.id}{tail}"
 
@@ -49,7 +56,7 @@ class Image(Resource, table="image_image", path="/v2/images", key="", plural="im
 
     id: ImageId = once("An identifier for the image.", AUTO, SORT)
     name: Str255 | None = edit("A name, which need not be unique.", None, SORT)
-    status: Str64 = read("queued, saving, active or deactivated.", use=SORT)
+    status: Str64 = read("queued, saving, uploading, importing, active or deactivated.", use=SORT)
     visibility: Visibility = edit("Who may see and use it.", "shared")
     protected: bool = edit("Whether it may not be deleted.", False)
     os_hidden: bool = edit("Whether lists leave it out unless asked.", False)
@@ -70,8 +77,9 @@ class Image(Resource, table="image_image", path="/v2/images", key="", plural="im
     file: str = computed("The URL of its data.", _href("/file"))
     schema: str = computed("The URL of its schema.", lambda image: "/v2/schemas/image")
     places: list[Location] | None = hidden(
-        "Where the data lies, if it was not just uploaded to the cloud's own store.", None
+        "Where the data lies (`store:NAME` or a URL); data of which this is not told is in the store `file`.", None
     )
+    staged: Staged | None = hidden("What is known of data that waits to be imported.", None)
     properties: dict[str, str] = hidden("The custom properties, each shown as an attribute.", {})
 
 
@@ -96,6 +104,7 @@ RULES = in_project(
         "publicize_image": ADMIN,
         "communitize_image": MEMBER,
         "download_image": f"{ADMIN} or (role:member and {_ANYONE})",
+        "download_from_store": f"{ADMIN} or (role:member and {_ANYONE})",
         "upload_image": MEMBER,
         "deactivate": MEMBER,
         "reactivate": MEMBER,
@@ -170,15 +179,18 @@ def may(ctx: Ctx, operation: Operation, name: str) -> bool:
 
 
 def views(ctx: Ctx) -> Callable[[Image], Any]:
-    """A function from an image to its reply, without the properties that the caller may not read; with the places of its data,
-    if the operator lets them be seen."""
+    """A function from an image to its reply, without the properties that the caller may not read, with the stores that hold
+    its data; with the places of its data, if the operator lets them be seen."""
     plain: Callable[[Image], Any] = viewer(ctx, Image, granted(ctx, Image))
-    protected, located = ctx.service.protections.sections, ctx.service.kernel.settings.image_locations
-    if not protected and not located:
+    stores, located = ctx.service.stores, ctx.service.kernel.settings.image_locations
+    protected = ctx.service.protections.sections
+    if not protected and not located and not stores.several:
         return plain
 
     def view(image: Image) -> Any:
-        seen = plain(replace(image, properties=readable(ctx, image.properties)))
+        seen = plain(replace(image, properties=readable(ctx, image.properties)) if protected else image)
+        if stores.several and (names := stores.names(image)):
+            seen["stores"] = names
         if located:
             found = locations(ctx, image) if ctx.allows("get_image_location", target(image)) else []
             seen["locations"] = found
@@ -189,18 +201,9 @@ def views(ctx: Ctx) -> Callable[[Image], Any]:
     return view
 
 
-def own_location(ctx: Ctx, image: Image) -> Location:
-    """The place of data that was uploaded."""
-    return Location(f"file://{ctx.service.store.path(image.id)}", {"store": "file"})
-
-
 def locations(ctx: Ctx, image: Image) -> list[Location]:
     """All places where an image's data lies."""
-    if image.places is None:
-        return (
-            [own_location(ctx, image)] if image.status in ("active", "deactivated") and image.size is not None else []
-        )
-    return image.places
+    return ctx.service.stores.locations(image)
 
 
 def readable(ctx: Ctx, properties: Mapping[str, str]) -> dict[str, str]:
@@ -256,7 +259,8 @@ async def create_image(ctx: Ctx, body: Any) -> Response:
         save_labels(tx, image.id, image.tags, image.properties)
 
     await ctx.service.kernel.db.run(add)
-    return Response(201, views(ctx)(image), {"Location": f"/v2/images/{image.id}"})
+    headers = {"Location": f"/v2/images/{image.id}", **ctx.service.told_to_importers()}
+    return Response(201, views(ctx)(image), headers)
 
 
 def _may_add(ctx: Ctx, image: Image) -> None:
@@ -281,10 +285,10 @@ async def delete_image(ctx: Ctx, image_id: str) -> Response:
         if image.protected:
             raise Forbidden(f"Image {image_id} is protected and cannot be deleted.")
         remove_row(tx, image.id)
+        ctx.service.end_import(tx, image, ctx.request_id)
         return image
 
-    image = await ctx.service.kernel.db.run(remove)
-    await ctx.service.store.remove(image.id)
+    await ctx.service.remove_data(await ctx.service.kernel.db.run(remove))
     return Response(204)
 
 

@@ -15,25 +15,41 @@ from cumulet.core.context import Context
 from cumulet.core.errors import Conflict, Forbidden, Gone, Invalid, RangeNotSatisfiable, UnsupportedMedia
 from cumulet.core.types import now
 from cumulet.services.image import quota
-from cumulet.services.image.image import Image, locations, look_up, own_location
+from cumulet.services.image.image import Image, look_up, require
+from cumulet.services.image.stores import Held
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
 
 Ctx: TypeAlias = "Context[ImageRuntime]"
 OCTETS = "application/octet-stream"
-RANGE = re.compile(r"^bytes=(\d*)-(\d*)$")
+RANGE = re.compile(r"^bytes=(\d*)-(\d*)$", re.ASCII)
+CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(?:\d+|\*)$", re.ASCII)
+
+
+def announced(ctx: Ctx) -> int | None:
+    """How many bytes a request says that it brings, if it does. UnsupportedMedia or Invalid for one that brings no data."""
+    headers = ctx.request.headers
+    media_type = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
+    if media_type != OCTETS:
+        raise UnsupportedMedia(f"Content type {media_type} is not supported; {OCTETS} is.")
+    size = headers.get("X-Openstack-Image-Size") or headers.get("Content-Length")
+    if size is not None and not (size.isascii() and size.isdigit()):
+        raise Invalid("Invalid or missing image size in request headers.")
+    return None if size is None else int(size)
 
 
 async def upload(ctx: Ctx, image_id: str) -> Response:
     """Upload the data of an image."""
-    media_type = (ctx.request.headers.get("Content-Type") or "").partition(";")[0].strip().lower()
-    if media_type != OCTETS:
-        raise UnsupportedMedia(f"Content type {media_type} is not supported; {OCTETS} is.")
-    if not (ctx.request.headers.get("X-Openstack-Image-Size") or "0").isdigit():
-        raise Invalid("Invalid or missing image size in request headers.")
+    size = announced(ctx)
     image = await look_up(ctx, image_id, "upload_image")
-    await ctx.service.take(image, ctx.request.chunks(), await ctx.service.limits(image.owner))
+    name = ctx.request.headers.get("X-Image-Meta-Store", ctx.service.stores.default.name)
+    try:
+        ctx.service.stores.writable(name)
+    except Conflict as error:
+        raise Invalid(error.message) from None
+    limits = await ctx.service.limits(image.owner)
+    await ctx.service.take(image, ctx.request.chunks(), limits, store=name, expected=size)
     return Response(204)
 
 
@@ -42,38 +58,58 @@ async def download(ctx: Ctx, image_id: str) -> Response:
     image = await look_up(ctx, image_id, "download_image")
     if image.status == "deactivated" and not ctx.caller.is_admin:
         raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
-    if image.status not in ("active", "deactivated") or image.size is None:
+    held = _chosen(ctx, image)
+    if held is None or image.size is None:
         return Response(204)
-    if outside := outside_of(ctx, image):
-        headers = {"Content-Type": OCTETS, "Content-Length": str(await ctx.service.web.size(outside))}
-        return Response(200, ctx.service.web.chunks(outside), headers)
-    offset, length = _range(ctx.request.headers.get("Range"), image.size)
-    headers = {"Content-Type": OCTETS, "Content-MD5": image.checksum or "", "Content-Length": str(length)}
-    partial = "Range" in ctx.request.headers
-    if partial:
-        headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{image.size}"
-    return Response(206 if partial else 200, File(ctx.service.store.path(image.id), offset, length), headers)
+    headers = {"Content-Type": OCTETS}
+    if image.checksum:
+        headers["Content-MD5"] = image.checksum
+    file = held.file
+    size = image.size if file else await held.store.size(held.url)
+    part = _part(ctx.request.headers, size)
+    offset, length = part or (0, size)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
+    headers["Content-Length"] = str(length)
+    body = File(file, offset, length) if file else held.store.chunks(held.url, offset, length)
+    return Response(206 if part is not None else 200, body, headers)
 
 
-def outside_of(ctx: Ctx, image: Image) -> str:
-    """The place outside that an image's data is read from; none where the cloud's own store has it."""
-    found = [place.url for place in locations(ctx, image)]
-    return "" if own_location(ctx, image).url in found else next(filter(ctx.service.web.reads, found), "")
+def _chosen(ctx: Ctx, image: Image) -> Held | None:
+    """Where the data is read from: a store of this cloud, if one has it; of several, the one that `prefer` names first."""
+    wanted = [name.strip() for name in (ctx.request.query.get("prefer") or "").split(",") if name.strip()]
+    if wanted:
+        require(ctx, image, "download_from_store")
+    stores = ctx.service.stores
+    for name in wanted:
+        if name not in stores.all:
+            raise Invalid(f"Store '{name}' is not configured.")
+    if image.status not in ("active", "deactivated"):
+        return None
+    rank = {name: number for number, name in enumerate((*wanted, *stores.own))}
+    readable = [held for held in stores.holding(image) if held.own or ctx.service.web.reads(held.url)]
+    return min(readable, key=lambda held: rank.get(held.store.name, len(rank)), default=None)
 
 
-def _range(header: str | None, size: int) -> tuple[int, int]:
-    """(offset, length) of the bytes asked for: RFC 9110, section 14.1.2, one range only."""
-    if header is None:
-        return 0, size
-    match = RANGE.match(header.strip())
+def _part(headers: Mapping[str, str], size: int) -> tuple[int, int] | None:
+    """(offset, length) of the bytes asked for (RFC 9110, section 14.1.2, one range only), if a part is. As upstream does,
+    `Content-Range` is taken from clients that send it for `Range`."""
+    text = headers.get("Range")
+    old = None if text is not None else headers.get("Content-Range")
+    if text is None and old is None:
+        return None
+    refused = RangeNotSatisfiable(f"Invalid range: {text or old}", headers={"Content-Range": f"bytes */{size}"})
+    if text is not None and "," in text:
+        raise Invalid("Requests with multiple ranges are not supported here; send one request for each range.")
+    match = RANGE.match(text.strip()) if text is not None else CONTENT_RANGE.match((old or "").strip())
     if match is None or not (match[1] or match[2]):
-        raise RangeNotSatisfiable(f"Invalid range: {header}", headers={"Content-Range": f"bytes */{size}"})
+        raise refused
     if not match[1]:
         start, end = max(size - int(match[2]), 0), size - 1
     else:
         start, end = int(match[1]), min(int(match[2]), size - 1) if match[2] else size - 1
     if start >= size or start > end:
-        raise RangeNotSatisfiable(f"Invalid range: {header}", headers={"Content-Range": f"bytes */{size}"})
+        raise refused
     return start, end - start + 1
 
 

@@ -51,21 +51,24 @@ class Data:
         return struct.unpack(form, found)
 
 
-def inspect(path: Path) -> Inspection:
-    """Recognise the format of a file and check that it is safe; Refused if it is not. Reads a few pages."""
+def inspect(path: Path, most: int = LARGEST) -> Inspection:
+    """Recognise the format of a file and check that it is safe, and that the disk in it has at most `most` bytes; Refused if
+    not. Reads a few pages."""
     with path.open("rb") as file:
         data = Data(file)
         name = detect(data)
         size = CHECKS[name](data)
         if not 0 <= size <= LARGEST:
             raise Refused(f"The image claims an impossible size of {size} bytes")
+        if size > most:
+            raise Refused(f"The image would make a disk of {size} bytes; at most {most} are taken here")
         return Inspection(name, size)
 
 
-def check(path: Path, disk_format: str | None, *, bare: bool) -> int:
+def check(path: Path, disk_format: str | None, *, bare: bool, most: int = LARGEST) -> int:
     """The virtual size of an image said to be `disk_format`. Refused where the data is unsafe, or not of that format; inside
     a container (not `bare`) the format cannot be told."""
-    found = inspect(path)
+    found = inspect(path, most)
     if not bare or disk_format == "raw" or (found.format == "raw" and disk_format not in CHECKS):
         return found.virtual_size if found.format == "raw" else path.stat().st_size
     if found.format != disk_format:
@@ -74,18 +77,18 @@ def check(path: Path, disk_format: str | None, *, bare: bool) -> int:
 
 
 def detect(data: Data) -> str:
-    """The format that the first bytes tell."""
-    head = data.at(0, SECTOR)
-    for magic, name in MAGIC:
-        if head.startswith(magic):
-            return name
-    if head[:256].lstrip().lower().startswith(b"# disk descriptorfile"):
-        return "vmdk"
-    if head[64:68] == b"\x7f\x10\xda\xbe":
-        return "vdi"
-    if data.at(0x8001, 5) == b"CD001":
-        return "iso"
-    return "raw"
+    """The format that the data is of. Refused where it is of two at once: what one program takes for one thing, another would
+    take for another. (A CD that is a disk with a partition table as well, as installers are, is a CD.)"""
+    found = [name for name, at, magic in MAGIC if data.at(at, len(magic)) == magic]
+    if data.at(0, 256).lstrip().lower().startswith(b"# disk descriptorfile"):
+        found.append("vmdk")
+    if found == ["iso"] or not found:
+        return found[0] if found else "raw"
+    if data.at(SECTOR, 8) == PARTITIONS:
+        found.append("gpt")
+    if len(found) > 1:
+        raise Refused(f"The image is of several formats at once: {', '.join(found)}")
+    return found[0]
 
 
 def _check_qcow2(data: Data) -> int:
@@ -235,14 +238,19 @@ def _whole(data: Data) -> int:
 
 
 MAGIC = (
-    (b"QFI\xfb", "qcow2"),
-    (b"QED\0", "qed"),
-    (b"KDMV", "vmdk"),
-    (b"COWD", "vmdk"),
-    (b"conectix", "vhd"),
-    (b"vhdxfile", "vhdx"),
-    (b"LUKS\xba\xbe", "luks"),
+    ("qcow2", 0, b"QFI\xfb"),
+    ("qed", 0, b"QED\0"),
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vhd", 0, b"conectix"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("luks", 0, b"LUKS\xba\xbe"),
+    ("vdi", 0x40, b"\x7f\x10\xda\xbe"),
+    ("iso", 0x8001, b"CD001"),
 )
+"""By format: what stands where."""
+PARTITIONS = b"EFI PART"
+"""What the second sector of a disk with a partition table (GPT) begins with."""
 CHECKS: dict[str, Callable[[Data], int]] = {
     "qcow2": _check_qcow2,
     "qed": _refuse_qed,

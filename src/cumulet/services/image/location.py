@@ -20,10 +20,11 @@ from cumulet.core.errors import Conflict, Forbidden, Invalid, TooLarge
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.types import now
 from cumulet.services.image import quota
-from cumulet.services.image.image import Image, find, locations, look_up, own_location, require
+from cumulet.services.image.image import Image, find, locations, look_up, require
 from cumulet.services.image.patch import Change
 from cumulet.services.image.place import MOST, Location, digest
 from cumulet.services.image.rules import ADMIN, MEMBER, OWNER, READER, SERVICE, in_project
+from cumulet.services.image.task import LOCATION, add_task, fail, succeed
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
@@ -84,8 +85,11 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
         _check_formats(image)
         quota.check(tx, Image.table, limits, image.owner or "", **{quota.SIZE: 0, quota.UPLOADING: 1})
         db.update(tx, Image, image.id, status="importing", updated_at=now())
+        told = msgspec.to_builtins(body)
+        asked = {"image_id": image.id, "loc_url": body.url, "validation_data": told["validation_data"] or {}}
+        task_id = add_task(tx, ctx, LOCATION, image.id, asked)
         runtime.kernel.operations.add(
-            tx, LOCATE, image.id, msgspec.to_builtins(body), project_id=ctx.caller.project_id, user_id=ctx.caller.user_id,
+            tx, LOCATE, image.id, {**told, "task_id": task_id}, project_id=ctx.caller.project_id, user_id=ctx.caller.user_id,
             request_id=ctx.request_id,
         )  # fmt: skip
 
@@ -142,14 +146,16 @@ class Locator:
                 tx, Image, where, status="active", size=found.size, checksum=found.md5, os_hash_algo=algorithm,
                 os_hash_value=found.value, places=[Location(wanted.url, {})], updated_at=now(),
             )  # fmt: skip
+            succeed(tx, operation.args.get("task_id", ""), operation.resource_id)
 
         return finish
 
 
-def queue_again(tx: Connection, operation: Operation, _error: BaseException) -> None:
+def queue_again(tx: Connection, operation: Operation, error: BaseException) -> None:
     """The data could not be read, or is not what it should be: the image waits for other data."""
     where = [Image.table.c.id == operation.resource_id, Image.table.c.status == "importing"]
     db.update_where(tx, Image, where, status="queued", updated_at=now())
+    fail(tx, operation.args.get("task_id", ""), str(error))
 
 
 # ---- `locations` in a patch ------------------------------------------------------------------------------------------------
@@ -212,7 +218,7 @@ def change_locations(ctx: Ctx, image: Image, change: Change, sizes: Mapping[str,
     _check_allowed(ctx, image, change)
     there = locations(ctx, image)
     if change.op == "remove":
-        return {"places": _without(ctx, image, there, change.position)}
+        return {"places": ctx.service.stores.kept(image.id, _without(ctx, image, there, change.position))}
     sent = _sent(change)
     if change.op == "replace":
         if not sent:
@@ -231,7 +237,7 @@ def change_locations(ctx: Ctx, image: Image, change: Change, sizes: Mapping[str,
         raise TooLarge(
             f"The limit has been exceeded on the number of allowed image locations. Attempted: {len(new)}, Maximum: {MOST}"
         )
-    values: dict[str, Any] = {"places": new, **_told(image, sent)}
+    values: dict[str, Any] = {"places": ctx.service.stores.kept(image.id, new), **_told(image, sent)}
     if image.status == "queued":
         _check_formats(image)
         values |= {"status": "active", "size": sizes[new[0].url]}
@@ -252,8 +258,8 @@ def _without(ctx: Ctx, image: Image, there: list[Location], position: str) -> li
         raise Forbidden("Cannot remove last location in the image.")
     if not (position.isascii() and position.isdigit() and int(position) < len(there)):
         raise Invalid("Invalid position for removing a location.")
-    if there[int(position)].url == own_location(ctx, image).url:
-        raise Conflict("The data in the cloud's own store stays as long as the image.")
+    if ctx.service.stores.holding(image)[int(position)].own:
+        raise Conflict("Data in a store of this cloud is removed with DELETE /v2/stores/{store}/{image}.")
     return there[: int(position)] + there[int(position) + 1 :]
 
 

@@ -2,29 +2,38 @@
 
 import asyncio
 import logging
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, and_, or_
 
+from cumulet.config import SettingsError
 from cumulet.core import db
-from cumulet.core.context import Caller, system_caller
+from cumulet.core.context import Caller, Context, system_caller
 from cumulet.core.errors import Conflict, UnsupportedMedia
 from cumulet.core.kernel import Kernel
+from cumulet.core.tasks import in_thread
 from cumulet.core.types import now
 from cumulet.services.identity.interface import Identity
-from cumulet.services.image import image_data
+from cumulet.services.image import image_data, image_import
+from cumulet.services.image.convert import properties
+from cumulet.services.image.fetch import Fetcher
 from cumulet.services.image.image import RULES, Image, find, remove_row
+from cumulet.services.image.importing import LOCK, METHODS, REMOVE, Imports
 from cumulet.services.image.inspect import Refused, check
+from cumulet.services.image.intake import read_file, receive
 from cumulet.services.image.interface import ImageInfo
 from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
+from cumulet.services.image.patch import RESERVED_PREFIX
 from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.search import save_labels
-from cumulet.services.image.store import Store, read_file
+from cumulet.services.image.stores import Stores
+from cumulet.services.image.task import ImportInput, Task, fail
 
 log = logging.getLogger("cumulet.image")
 
@@ -46,7 +55,13 @@ class ImageRuntime:
         self.protections = Protections()
         self.web: Places = Web(kernel.settings.image_web)
         Locator(self)
-        self.store = Store(kernel.settings.data / "image")
+        settings = kernel.settings
+        self.most, self.most_virtual = settings.image_size_limit << 30, settings.image_virtual_size_limit << 30
+        self.methods = _methods(settings.image_import_methods)
+        self.injected = _injected(settings.image_inject)
+        self.stores = Stores(settings.image_stores, settings.data, self.web, with_web=settings.image_web)
+        self.fetcher = Fetcher(settings)
+        self.imports = Imports(self)
 
     async def start(self) -> None:
         """Take back what a process that died had under way: uploads are queued again, their files removed."""
@@ -57,7 +72,10 @@ class ImageRuntime:
             settings.image_property_protection_format,
             self.rules,
         )
-        await self.store.start(await self.kernel.db.run(_recover))
+        kept, waiting = await self.kernel.db.run(self._recover)
+        for name, store in self.stores.own.items():
+            await store.start(kept.get(name, frozenset()))
+        await self.imports.start(waiting)
         if settings.image_metadefs is not None:
             made = await load_metadefs(self.kernel, settings.image_metadefs)
             log.info("made %s namespaces of metadata definitions", made)
@@ -71,6 +89,46 @@ class ImageRuntime:
             return {}
         return await self.identity.limits("image", project_id)
 
+    async def endpoint(self, region: str, interface: str) -> str | None:
+        """The URL of an image service in the catalogue."""
+        if self.identity is None:
+            return "" if region == self.kernel.settings.region else None
+        return await self.identity.endpoint("image", region, interface)
+
+    def told_to_importers(self) -> Mapping[str, str]:
+        """The headers that tell who has registered an image how its data can come, and where it can go."""
+        told = {}
+        if self.methods:
+            told["OpenStack-image-import-methods"] = ",".join(self.methods)
+        if self.stores.several:
+            told["OpenStack-image-store-ids"] = ",".join(self.stores.all)
+        return told
+
+    async def import_new(self, ctx: "Context[ImageRuntime]", wanted: ImportInput) -> Task:
+        """See `image_import.import_new`."""
+        return await image_import.import_new(ctx, wanted)
+
+    async def inspect(self, path: Path, disk_format: str | None, *, bare: bool) -> int:
+        """The virtual size of data that may be used; Refused else."""
+        return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual)
+
+    def end_import(self, tx: Connection, image: Image, request_id: str) -> None:
+        """End the import of an image that is deleted in this transaction; its files go as an operation."""
+        if _is_importing(image):
+            self.kernel.operations.add(tx, REMOVE, image.id, request_id=request_id, supersede=True)
+            fail(tx, image.properties.get(LOCK, ""), "The image was deleted.")
+
+    async def remove_data(self, image: Image) -> None:
+        """Remove the files of an image that was deleted, unless an operation does."""
+        if not _is_importing(image):
+            await self.remove_files(image.id)
+
+    async def remove_files(self, image_id: str) -> None:
+        """Remove an image's data from every store. What is on its way yet goes when it arrives."""
+        for store in self.stores.own.values():
+            await store.remove(image_id)
+        await self.imports.drop(image_id)
+
     async def show(self, caller: Caller, image_id: str) -> ImageInfo:
         return _info(await self.kernel.db.read_inline(find, caller, image_id))
 
@@ -78,9 +136,10 @@ class ImageRuntime:
         image = await self.kernel.db.read_inline(find, system_caller(), image_id)
         if image.status != "active":
             raise Conflict(f"Image {image_id} is not active; it is {image.status}.")
-        if image.places is not None and not any(place.url.startswith("file:") for place in image.places):
-            raise Conflict(f"The data of image {image_id} lies outside this cloud; nothing can boot from it.")
-        return self.store.path(image.id)
+        for held in self.stores.holding(image):
+            if (file := held.file) is not None:
+                return file
+        raise Conflict(f"The data of image {image_id} lies outside this cloud; nothing can boot from it.")
 
     async def ensure_image(
         self,
@@ -127,7 +186,7 @@ class ImageRuntime:
 
     async def discard(self, image_id: str) -> None:
         if await self.kernel.db.run(_discard, image_id):
-            await self.store.remove(image_id)
+            await self.remove_files(image_id)
 
     async def ensure_guest_image(self, project_id: str, file: Path) -> ImageInfo:
         """The public image `cumulet-guest`, owned by `project_id`, with the content that `file` had when it was first made."""
@@ -135,31 +194,73 @@ class ImageRuntime:
             GUEST_IMAGE_ID, system_caller(project_id), GUEST_IMAGE, file, disk_format="qcow2", visibility="public"
         )
 
-    async def take(self, image: Image, chunks: AsyncIterator[bytes], limits: Mapping[str, int] | None = None) -> None:
-        """Store the data of a queued image and make it active. Conflict if it is not queued, UnsupportedMedia for data that
-        may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
+    async def take(
+        self,
+        image: Image,
+        chunks: AsyncIterator[bytes],
+        limits: Mapping[str, int] | None = None,
+        *,
+        store: str = "",
+        expected: int | None = None,
+    ) -> None:
+        """Put the data of a queued image in a store and make it active. Conflict if it is not queued, UnsupportedMedia for data
+        that may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
         run = self.kernel.db.run
         await run(image_data.begin, image.id, limits or {})
+        target = self.stores.own[store or self.stores.default.name]
         try:
-            received = await self.store.receive(chunks)
+            spooled = target.spool / f"{image.id}.{secrets.token_hex(8)}"
+            received = await receive(chunks, spooled, expected=expected, most=self.most)
             try:
-                bare = image.container_format == "bare"
-                size = await asyncio.to_thread(check, received.path, image.disk_format, bare=bare)
-                await self.store.publish(received, image.id)
-                await run(
-                    image_data.finish, image.id, size=received.size, virtual_size=size, checksum=received.md5,
-                    os_hash_algo="sha512", os_hash_value=received.sha512,
-                )  # fmt: skip
+                size = await self.inspect(received.path, image.disk_format, bare=image.container_format == "bare")
+                await target.put(image.id, received.path)
+                places = [self.stores.place(target.name, image.id)]
+                await run(image_data.finish, image.id, places=places, virtual_size=size, **received.facts)
             except BaseException:
-                await self.store.drop(received.path)
-                await self.store.remove(image.id)
+                await target.remove(image.id)
                 raise
+            finally:
+                await in_thread(spooled.unlink, missing_ok=True)
         except BaseException as error:
             await run(image_data.give_up, image.id)
             if isinstance(error, Refused):
                 log.warning("image %s was refused: %s", image.id, error)
                 raise UnsupportedMedia(str(error)) from None
             raise
+
+    def _recover(self, tx: Connection) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+        """Queue again what was being saved or staged; returns (ids of images by the store that has their data, ids of images
+        with staged data)."""
+        c = Image.table.c
+        broken = or_(c.status == "saving", and_(c.status == "uploading", c.staged.is_(None)))
+        db.update_where(tx, Image, [broken], status="queued", updated_at=now())
+        kept: dict[str, set[str]] = {}
+        waiting = set()
+        for image in db.find(tx, Image, c.status.in_(("active", "deactivated", "uploading", "importing"))):
+            if image.status in ("uploading", "importing") or LOCK in image.properties:
+                waiting.add(image.id)
+            for held in self.stores.holding(image):
+                kept.setdefault(held.store.name, set()).add(image.id)
+        return {name: frozenset(ids) for name, ids in kept.items()}, frozenset(waiting)
+
+
+def _is_importing(image: Image) -> bool:
+    return image.status == "importing" or LOCK in image.properties
+
+
+def _methods(setting: str) -> tuple[str, ...]:
+    """The import methods that the setting names."""
+    names = tuple(name.strip() for name in setting.split(",") if name.strip())
+    if wrong := [name for name in names if name not in METHODS]:
+        raise SettingsError(f"`image_import_methods` names {wrong[0]}; there are {', '.join(METHODS)}")
+    return names
+
+
+def _injected(setting: str) -> dict[str, str]:
+    try:
+        return properties(setting)
+    except ValueError as error:
+        raise SettingsError(f"`image_inject`: {error}") from None
 
 
 def _ensure(tx: Connection, wanted: Image) -> Image:
@@ -178,15 +279,9 @@ def _discard(tx: Connection, image_id: str) -> bool:
     return image is not None
 
 
-def _recover(tx: Connection) -> frozenset[str]:
-    """Queue again what was being saved; returns the ids of images that have data."""
-    db.update_where(tx, Image, [Image.table.c.status == "saving"], status="queued", updated_at=now())
-    stored = Image.table.c.status.in_(("active", "deactivated"))
-    return frozenset(image.id for image in db.find(tx, Image, stored))
-
-
 def _info(image: Image) -> ImageInfo:
     return ImageInfo(
         image.id, image.name, image.status, image.disk_format, image.container_format, image.size, image.virtual_size,
-        image.min_disk, image.min_ram, image.owner, image.visibility, image.properties,
+        image.min_disk, image.min_ram, image.owner, image.visibility,
+        {name: value for name, value in image.properties.items() if not name.startswith(RESERVED_PREFIX)},
     )  # fmt: skip

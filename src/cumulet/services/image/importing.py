@@ -1,0 +1,373 @@
+"""How an import is carried out, as a durable operation (`image.import`): data is collected in the staging directory, made ready
+there, put in each store, and then the image becomes active, in one transaction with the end of its task.
+
+Every step can be repeated after a crash at any point: what is collected has its name only when it is whole, what is made of it
+is made anew, and a store takes the same data twice without effect. Until its end an import holds the image by the property
+`os_glance_import_task`. A delete supersedes it, and removes the files as an operation of its own (`image.remove`).
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from cumulet.core import db
+from cumulet.core.context import system_caller
+from cumulet.core.db import after_commit
+from cumulet.core.errors import CloudError, NotFound, Unavailable
+from cumulet.core.operations import Finish, Operation, Permanent
+from cumulet.core.tasks import in_thread
+from cumulet.core.types import now
+from cumulet.services.image import fetch, inspect, quota
+from cumulet.services.image.convert import QEMU_NAMES, convert, unpacked
+from cumulet.services.image.image import Image, find, remove_row
+from cumulet.services.image.intake import Received, examine, link_or_copy, receive, storage_errors
+from cumulet.services.image.search import save_labels
+from cumulet.services.image.task import fail, forget, say, succeed
+
+if TYPE_CHECKING:
+    from cumulet.services.image.runtime import ImageRuntime
+
+log = logging.getLogger("cumulet.image")
+
+KIND, REMOVE = "image.import", "image.remove"
+ATTEMPTS = 3
+DIRECT, WEB, COPY, DOWNLOAD = "glance-direct", "web-download", "copy-image", "glance-download"
+METHODS = (DIRECT, WEB, COPY, DOWNLOAD)
+LOCK, WAITING, FAILED = "os_glance_import_task", "os_glance_importing_to_stores", "os_glance_failed_import"
+COPIED = ("hw_", "trait:", "os_distro", "os_secure_boot", "os_type")
+"""How the custom properties begin that `glance-download` takes along."""
+PAUSE = 2.0
+"""Seconds between two words on how far an import is."""
+
+
+class Order(Struct):
+    """What an import is to do."""
+
+    task_id: str
+    method: str
+    stores: list[str]
+    must_succeed: bool = True
+    uri: str = ""
+    source: str = ""  # the image to download
+    endpoint: str = ""  # of the image service that has it, where that is another one
+    refusal: str = ""  # why the caller does not get it
+    inject: bool = False
+    registered: bool = False  # the image came with the import, and goes if that fails
+
+
+class Ready(Struct):
+    """Data that can be put in stores, and what the image becomes with it."""
+
+    data: Received
+    image: dict[str, Any]
+    properties: dict[str, str]
+
+
+class Imports:
+    """Carries imports out."""
+
+    def __init__(self, runtime: "ImageRuntime") -> None:
+        self.runtime = runtime
+        settings = runtime.kernel.settings
+        self.staging = (settings.image_staging or settings.data / "image-staging").absolute()
+        self.tokens: dict[str, str] = {}
+        """By task: what another cloud's image service is asked with. Kept nowhere else: an import that outlives the process
+        fails without it."""
+        runtime.kernel.operations.register(KIND, self.carry_out, on_failure=self.failed, attempts=ATTEMPTS)
+        runtime.kernel.operations.register(REMOVE, self.remove)
+
+    async def start(self, waiting: frozenset[str]) -> None:
+        """Make the staging directory, and remove what waits there for nothing. `waiting`: ids of images with staged data."""
+        await asyncio.to_thread(self._clean, waiting)
+        self.runtime.kernel.tasks.every("image tasks", 3600, lambda: self.runtime.kernel.db.run(forget))
+
+    def staged(self, image_id: str) -> Path:
+        """Where data of an image waits, once all of it is there."""
+        return self.staging / image_id
+
+    def beside(self, image_id: str) -> Path:
+        """A new name for what is made on the way."""
+        return self.staging / f"{image_id}.{secrets.token_hex(8)}"
+
+    async def stage(self, image_id: str, chunks: AsyncIterator[bytes], expected: int | None = None) -> Received:
+        """Collect data under its final name."""
+        received = await receive(chunks, self.beside(image_id), expected=expected, most=self.runtime.most)
+        return await self._name(received, image_id)
+
+    async def _name(self, received: Received, image_id: str) -> Received:
+        with storage_errors():
+            await in_thread(received.path.rename, self.staged(image_id))
+        return msgspec.structs.replace(received, path=self.staged(image_id))
+
+    async def drop(self, image_id: str) -> None:
+        """Remove the staged data of an image. Nothing there: no effect."""
+        await in_thread(self.staged(image_id).unlink, missing_ok=True)
+
+    async def clear(self, image_id: str) -> None:
+        """Remove it and what was made of it, or is on its way. Nothing there: no effect."""
+        await in_thread(self._clear, image_id)
+
+    def _clear(self, image_id: str) -> None:
+        self.staged(image_id).unlink(missing_ok=True)
+        for path in self.staging.glob(f"{image_id}.*"):
+            path.unlink(missing_ok=True)
+
+    def _clean(self, waiting: frozenset[str]) -> None:
+        self.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self.staging.iterdir():
+            if path.is_file() and path.name not in waiting:
+                path.unlink()
+
+    # ---- the operation ---------------------------------------------------------------------------------------------------
+
+    async def carry_out(self, operation: Operation) -> Finish:
+        """Collect, make ready, put in the stores. See `Operations` for how often."""
+        order = msgspec.convert(operation.args, Order)
+        try:
+            return await self._carry_out(operation.resource_id, order)
+        except Exception as error:
+            hopeless = _worded(error)
+            if hopeless is not None or operation.attempts >= ATTEMPTS:
+                await self._undo(operation.resource_id, order)
+            raise hopeless or error from error
+
+    async def _carry_out(self, image_id: str, order: Order) -> Finish:
+        if order.refusal:
+            raise Permanent(order.refusal)
+        image = await self.runtime.kernel.db.read_inline(find, system_caller(), image_id)
+        say_so = partial(self._say, order)
+        await say_so("")
+        progress = Progress(say_so)
+        ready = await self._collect(image, order, progress)
+        if order.method != COPY:
+            ready = await self._make_ready(image, order, ready, progress)
+        missed = await self._put(image, order, ready.data.path)
+        if len(missed) == len(order.stores):
+            raise Permanent(f"None of the uploads finished: {'; '.join(missed.values())}")
+        return lambda tx: self._finish(tx, image_id, order, ready, list(missed))
+
+    async def _collect(self, image: Image, order: Order, progress: "Progress") -> Ready:
+        """The data as it comes, in a local file."""
+        file = self.staged(image.id)
+        if order.method == COPY:
+            return Ready(await self._copied(image, progress), {}, {})
+        if order.method == DOWNLOAD:
+            return await self._downloaded(image, order, progress)
+        there = await asyncio.to_thread(file.exists)
+        if order.method == DIRECT:
+            if not there or image.staged is None:
+                raise Permanent("The staged data is gone.")
+            return Ready(Received(file, image.staged.size, image.staged.digests), {}, {})
+        if there:  # since before a crash
+            return Ready(await examine(file), {}, {})
+        chunks = self.runtime.fetcher.chunks(order.uri, self.runtime.most)
+        return Ready(await self.stage(image.id, progress.counted(chunks)), {}, {})
+
+    async def _copied(self, image: Image, progress: "Progress") -> Received:
+        """The data of an image that has some, in a local file."""
+        stores = self.runtime.stores
+        for held in stores.holding(image):
+            if (file := held.file) is not None:
+                return Received(file, image.size or 0, {})
+        for held in stores.holding(image):
+            return await self.stage(image.id, progress.counted(held.store.chunks(held.url)))
+        raise Permanent("The image has no data to copy.")
+
+    async def _downloaded(self, image: Image, order: Order, progress: "Progress") -> Ready:
+        """The data of another image, with what is taken along of what is said of it."""
+        if order.endpoint:
+            return await self._from_elsewhere(image, order, progress)
+        try:
+            source = await self.runtime.kernel.db.read_inline(find, system_caller(), order.source)
+        except NotFound as error:
+            raise Permanent(error.message) from None
+        if source.status != "active":
+            raise Permanent(f"Source image status should be active instead of {source.status}")
+        if not await asyncio.to_thread(self.staged(image.id).exists):
+            copied, name = await self._copied(source, progress), self.beside(image.id)
+            with storage_errors():
+                await in_thread(link_or_copy, copied.path, name)
+            await self._name(Received(name, 0, {}), image.id)
+        facts = {"md5": source.checksum or "", source.os_hash_algo or "": source.os_hash_value or ""}
+        received = Received(self.staged(image.id), source.size or 0, facts)
+        return Ready(received, *_taken_along(msgspec.structs.asdict(source), source.properties))
+
+    async def _from_elsewhere(self, image: Image, order: Order, progress: "Progress") -> Ready:
+        """The same from another image service, which is asked with the caller's token."""
+        token = self.tokens.get(order.task_id)
+        if token is None:
+            raise Permanent("The program was started anew meanwhile, and does not keep tokens: import the image again.")
+        url = f"{order.endpoint.rstrip('/').removesuffix('/v2')}/v2/images/{order.source}"
+        headers = {"X-Auth-Token": token, "Accept-Encoding": "identity"}
+        try:
+            async with aiohttp.ClientSession(headers=headers, timeout=fetch.TIMEOUT, raise_for_status=True) as session:
+                async with session.get(url, allow_redirects=False) as reply:
+                    shown: dict[str, Any] = await reply.json()
+                if shown.get("status") != "active":
+                    raise Permanent(f"Source image status should be active instead of {shown.get('status')}")
+                async with session.get(f"{url}/file", allow_redirects=False) as reply:
+                    chunks = progress.counted(fetch.body(reply, url))
+                    received = await self.stage(image.id, chunks, int(shown["size"]))
+        except aiohttp.ClientResponseError as error:
+            raise Permanent(f"{url} answers with {error.status}.") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"{url} cannot be read: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise Permanent(f"{url} is described in a way that cannot be understood: {error!r}") from None
+        return Ready(received, *_taken_along(shown, shown))
+
+    async def _make_ready(self, image: Image, order: Order, ready: Ready, progress: "Progress") -> Ready:
+        """Unpack, inspect, convert, as the settings say; what the data is in the end."""
+        settings = self.runtime.kernel.settings
+        values = {"disk_format": image.disk_format, "container_format": image.container_format, **ready.image}
+        data = ready.data
+        if settings.image_decompression and values["container_format"] == "compressed":
+            data = await receive(unpacked(data.path), self.beside(image.id), most=self.runtime.most)
+            values["container_format"] = "bare"
+        bare = values["container_format"] == "bare"
+        disk_format = values["disk_format"]
+        virtual = await self.runtime.inspect(data.path, disk_format, bare=bare)
+        wanted = settings.image_conversion
+        if bare and disk_format in QEMU_NAMES and wanted not in ("none", disk_format):
+            if wanted == "raw" and virtual > self.runtime.most:
+                raise Permanent(f"As raw data the image would have {virtual} bytes, more than are taken here.")
+            target = self.beside(image.id)
+            await convert(data.path, disk_format, target, wanted, progress)
+            values["disk_format"], data = wanted, Received(target, 0, {})
+            virtual = await self.runtime.inspect(target, wanted, bare=True)
+        if not {"md5", "sha512"} <= {*data.digests}:
+            data = await examine(data.path)
+        await self._check_limit(image, data.size)
+        injected = self.runtime.injected if order.inject else {}
+        return Ready(data, {**values, **data.facts, "virtual_size": virtual}, {**ready.properties, **injected})
+
+    async def _check_limit(self, image: Image, size: int) -> None:
+        limits = await self.runtime.limits(image.owner)
+
+        def look(tx: Connection) -> None:
+            quota.check(tx, Image.table, limits, image.owner or "", **{quota.SIZE: size >> 20})
+
+        await self.runtime.kernel.db.read(look)
+
+    async def _put(self, image: Image, order: Order, file: Path) -> dict[str, str]:
+        """Put the data in each store; what went wrong, by store, where not all have to succeed."""
+        missed: dict[str, str] = {}
+        for number, name in enumerate(order.stores, 1):
+            try:
+                await self.runtime.stores.writable(name).put(image.id, file)
+            except (OSError, CloudError) as error:
+                if order.must_succeed:
+                    raise
+                log.warning("image %s could not be put in the store %s: %s", image.id, name, error)
+                missed[name] = f"{name}: {error}"
+            said = f"Put in {number} of {len(order.stores)} stores"
+            waiting = order.stores[number:]
+            await self.runtime.kernel.db.run(_get_on, image.id, order.task_id, waiting, list(missed), said)
+        return missed
+
+    def _finish(self, tx: Connection, image_id: str, order: Order, ready: Ready, missed: list[str]) -> None:
+        image = find(tx, system_caller(), image_id)
+        places = [self.runtime.stores.place(name, image_id) for name in order.stores if name not in missed]
+        values: dict[str, Any] = {"places": places, "status": "active", "staged": None, **ready.image}
+        if order.method == COPY:
+            there = self.runtime.stores.locations(image)
+            values = {"places": [*self.runtime.stores.kept(image_id, there), *places]}
+        properties = {**image.properties, **ready.properties, WAITING: "", FAILED: ",".join(missed)}
+        properties.pop(LOCK, None)
+        db.update(tx, Image, image_id, **values, properties=properties, updated_at=now())
+        save_labels(tx, image_id, image.tags, properties)
+        succeed(tx, order.task_id, image_id)
+        self._ended(tx, image_id, order)
+
+    def failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
+        """The image waits for other data, or has what it had; one that came with the import goes."""
+        order = msgspec.convert(operation.args, Order)
+        image = db.first(tx, Image, Image.table.c.id == operation.resource_id)
+        if image is not None and order.registered:
+            remove_row(tx, image.id)
+        elif image is not None:
+            failed = {*filter(None, image.properties.get(FAILED, "").split(",")), *order.stores}
+            properties = {**image.properties, WAITING: "", FAILED: ",".join(sorted(failed))}
+            properties.pop(LOCK, None)
+            values: dict[str, Any] = {} if order.method == COPY else {"status": "queued", "size": None, "staged": None}
+            db.update(tx, Image, image.id, **values, properties=properties, updated_at=now())
+        fail(tx, order.task_id, str(error))
+        self._ended(tx, operation.resource_id, order)
+
+    def _ended(self, tx: Connection, image_id: str, order: Order) -> None:
+        """After the commit: forget the token, remove what was staged. A crash before that leaves it to the next start."""
+
+        def tidy() -> None:
+            self.tokens.pop(order.task_id, None)
+            self.runtime.kernel.tasks.spawn(f"staged data of {image_id}", self.clear(image_id))
+
+        after_commit(tx, tidy)
+
+    async def _undo(self, image_id: str, order: Order) -> None:
+        """Remove what an import has made, which fails for good."""
+        for name in order.stores:
+            await self.runtime.stores.own[name].remove(image_id)
+        await self.clear(image_id)
+
+    async def remove(self, operation: Operation) -> None:
+        """Remove the files of an image that was deleted while it was imported."""
+        for store in self.runtime.stores.own.values():
+            await store.remove(operation.resource_id)
+        await self.clear(operation.resource_id)
+
+    async def _say(self, order: Order, message: str) -> None:
+        await self.runtime.kernel.db.run(say, order.task_id, message)
+
+
+class Progress:
+    """Tells in the task how far an import is, now and then."""
+
+    def __init__(self, say: Callable[[str], Awaitable[None]]) -> None:
+        self._say = say
+        self._next = time.monotonic() + PAUSE
+
+    async def __call__(self, message: str) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PAUSE
+            await self._say(message)
+
+    async def counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same data; how much of it has come is told."""
+        size = 0
+        async for chunk in chunks:
+            yield chunk
+            size += len(chunk)
+            await self(f"Copied {size >> 20} MiB")
+
+
+def _taken_along(shown: Mapping[str, Any], custom: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What an image gets of the attributes and the custom properties of the one that it is downloaded from."""
+    kept = {name: str(value) for name, value in custom.items() if name.startswith(COPIED)}
+    return {name: shown[name] for name in ("disk_format", "container_format")}, kept
+
+
+def _worded(error: Exception) -> Exception | None:
+    """The error as `Permanent`, if no further attempt can change it."""
+    if isinstance(error, (inspect.Refused, fetch.Refused)):
+        return Permanent(str(error))
+    if isinstance(error, Permanent) or (isinstance(error, CloudError) and not isinstance(error, Unavailable)):
+        return error
+    return None
+
+
+def _get_on(tx: Connection, image_id: str, task_id: str, waiting: list[str], missed: list[str], message: str) -> None:
+    image = db.first(tx, Image, Image.table.c.id == image_id)
+    if image is not None and image.properties.get(LOCK) == task_id:
+        properties = {**image.properties, WAITING: ",".join(waiting), FAILED: ",".join(missed)}
+        db.update(tx, Image, image_id, properties=properties)
+    say(tx, task_id, message)
