@@ -201,7 +201,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         _says("The only hosts that images are fetched from, separated by commas.", "any host with public addresses"),
     ] = ""
     image_download_ports: Annotated[
-        str, _says("The only ports that images are fetched from, separated by commas; nothing: any.")
+        str, _says("The only ports that images are fetched from, separated by commas; `*` is any.")
     ] = "80,443"
     image_download_private: Annotated[
         str,

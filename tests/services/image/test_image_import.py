@@ -111,7 +111,7 @@ async def page() -> AsyncIterator[str]:
 @pytest.fixture
 async def site(tmp_path: Path, page: str, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     settings = {
-        "image_stores": "file,second", "image_download_private": "127.0.0.0/8", "image_download_ports": "",
+        "image_stores": "file,second", "image_download_private": "127.0.0.0/8", "image_download_ports": "*",
         **getattr(request, "param", {}),
     }  # fmt: skip
     async with kernel(tmp_path, **settings) as parts:

@@ -37,7 +37,8 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self._hosts = {host.lower() for host in _list(settings.image_download_hosts)}
         try:
-            self._ports = {int(port) for port in _list(settings.image_download_ports)}
+            ports = _list(settings.image_download_ports)
+            self._ports = set() if "*" in ports else {int(port) for port in ports}
             self._private = [ipaddress.ip_network(text) for text in _list(settings.image_download_private)]
         except ValueError as error:
             raise SettingsError(f"`image_download_ports` or `image_download_private`: {error}") from None
