@@ -103,6 +103,7 @@ PLACES: dict[str, str] = {
     "{group}": "=url",
     "consumers": "consumer", "authorize": "=none", "access_tokens": "=none",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
+    "tasks": "=none", "stores": "=file", "{store_id}": "image",
     "images": "image", "schemas": "=image", "metadefs": "=namespace", "namespaces": "metadef", "objects": "=blue",
     "properties": "=blue", "resource_types": "=blue", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",
