@@ -11,7 +11,7 @@ TESTS ?= tests
 OPENAPI := $(wildcard ../shared/openapi)
 
 ifneq ($(OPENAPI),)
-export CUMULET_OPENAPI ?= $(abspath $(OPENAPI))
+export OPENAPI_DOCUMENTS ?= $(abspath $(OPENAPI))
 endif
 
 .PHONY: help install up test check format docs bench guest-image conformance clean

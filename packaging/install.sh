@@ -12,7 +12,7 @@ packages=(python3 python3-venv qemu-system-x86 qemu-utils qemu-block-extra nftab
   openssh-client genisoimage novnc kmod)
 ldap_packages=(gcc libc6-dev python3-dev libldap-dev libsasl2-dev) # python-ldap is compiled
 image_packages=(xz-utils zstd cpio syslinux mtools dosfstools e2fsprogs fdisk)
-test_packages=(chromium slapd ldap-utils)
+test_packages=(chromium slapd ldap-utils iptables ufw mariadb-server rabbitmq-server tgt rsync)
 case $purpose in
   run) packages+=("${image_packages[@]}" "${ldap_packages[@]}") ;;
   test) packages+=("${image_packages[@]}" "${ldap_packages[@]}" "${test_packages[@]}") ;;
@@ -27,15 +27,13 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ]; then
     echo "installing system packages: ${missing[*]}"
     apt-get update -qq
-    # The tests start directory servers of their own: the package's must neither be set up nor started.
+    # The tests start servers of their own (directories, databases, brokers): the packages' own are neither set up nor started.
     policy=/usr/sbin/policy-rc.d
-    if [[ " ${missing[*]} " == *" slapd "* ]]; then
-      echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections
-      if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\n[ "$1" != slapd ] || exit 101\n' >"$policy"
-        chmod 755 "$policy"
-        trap 'rm -f "$policy"' EXIT
-      fi
+    echo 'slapd slapd/no_configuration boolean true' | debconf-set-selections
+    if [ ! -e "$policy" ]; then
+      printf '#!/bin/sh\nexit 101\n' >"$policy"
+      chmod 755 "$policy"
+      trap 'rm -f "$policy"' EXIT
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
   else

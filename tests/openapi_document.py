@@ -1,5 +1,5 @@
 """What an OpenAPI document says of replies, to hold ours against. The documents are not part of the project: the environment
-variable CUMULET_OPENAPI names a folder that has them (`identity-v3.14.yaml`, ...)."""
+variable OPENAPI_DOCUMENTS names a folder that has them (`identity-v3.14.yaml`, ...)."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from jsonschema.exceptions import best_match
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
-FOLDER = "CUMULET_OPENAPI"
+FOLDER = "OPENAPI_DOCUMENTS"
 METHODS = ("get", "head", "post", "put", "patch", "delete")
 PARAMETER = re.compile(r"\{[^}]*\}")
 URI = "urn:document"

@@ -92,11 +92,34 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_lifetime: Annotated[int, _says("How long a token is valid, in seconds.", ge=60)] = 14400
     limit_model: Annotated[
         Literal["flat", "strict_two_level"],
-        _says(
-            "How identity's unified limits hold together: `flat` looks at each alone, `strict_two_level` lets no project have"
-            " more than its domain and takes no deeper tree of projects."
-        ),
+        _says("How unified limits hold: each by itself, or no project's above its domain's (in trees of two levels)."),
     ] = "flat"
+    allow_expired_window: Annotated[
+        int,
+        _says(
+            "How long after its end a token still counts in a request that a service hands on with a token of its own, "
+            "in seconds.",
+            ge=0,
+        ),
+    ] = 48 * 3600
+    policy_file: Annotated[
+        Path | None,
+        _says(
+            "The YAML or JSON file with rules that override the defaults of policy, under upstream's names (`cumulet policy`).",
+            "policy.yaml in the data directory, if it is there",
+        ),
+    ] = None
+    notification_format: Annotated[
+        Literal["cadf", "basic"],
+        _says("How identity tells of changes: as CADF events (DMTF DSP0262), or with no more than the object's ID."),
+    ] = "cadf"
+    audit_log: Annotated[
+        Path | None,
+        _says(
+            "The file for notifications of every change of identity and every login, one JSON object a line.",
+            "not written",
+        ),
+    ] = None
     auth_ttl: Annotated[
         int, _says("For how many minutes after it was signed a request of EC2 is good to authenticate with.", ge=1)
     ] = 15
@@ -115,6 +138,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     application_credential_limit: Annotated[
         int, _says("How many application credentials a user may have; -1 is any number.", ge=-1)
     ] = -1
+    federation: Annotated[
+        Path | None,
+        _says("The TOML file that says where the assertions of identity providers come from.", "no federated logins"),
+    ] = None
     lockout_failure_attempts: Annotated[
         int, _says("How many wrong passwords in a row lock a user out.", "0: nobody is locked out", ge=0)
     ] = 0
@@ -248,6 +275,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def log_path(self) -> Path:
         """The log file, the default filled in. Not for `log_file = "-"`."""
         return Path(self.log_file).expanduser() if self.log_file else self.data.absolute() / "cumulet.log"
+
+    def find_policy_file(self) -> Path | None:
+        """The operator's policy file: the one set, else the one in the data directory, if it is there."""
+        usual = self.data / "policy.yaml"
+        return self.policy_file or (usual if usual.exists() else None)
 
     @property
     def database_url(self) -> str:

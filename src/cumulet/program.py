@@ -23,8 +23,10 @@ import cumulet
 from cumulet import credentials, ports, preflight, status
 from cumulet.api.app import App
 from cumulet.api.policy import Policy
+from cumulet.api.policy_file import PolicyFileError, policies, read
 from cumulet.api.server import Handler, Server, bind, is_taken
 from cumulet.api.service import Service
+from cumulet.audit import AuditLog
 from cumulet.config import TERMINAL, Settings, SettingsError
 from cumulet.core import flag
 from cumulet.core.bus.local import LocalBus
@@ -77,6 +79,7 @@ class Program:
     def __init__(self, settings: Settings, plan: preflight.Plan) -> None:
         self.settings = settings
         self.plan = plan
+        self.policies = _policies(settings)
         self.secrets = _secrets(settings)
         self.server = Server()
         self.tasks = Tasks()
@@ -84,7 +87,7 @@ class Program:
         self.dataplane = _dataplane(self.settings, plan, self.secrets.cloud)
         self.hypervisor = _hypervisor(self.settings, plan, self.dataplane)
         self.identity = IdentityRuntime(self.kernel)
-        self.image = ImageRuntime(self.kernel, self.identity)
+        self.image = ImageRuntime(self.kernel, self.identity, frozenset(self.policies["image"].texts))
         self.placement = PlacementRuntime(self.kernel)
         self.network = NetworkRuntime(self.kernel, self.dataplane, self.server)
         self.compute = ComputeRuntime(
@@ -107,6 +110,8 @@ class Program:
                 began.callback(sock.close)
             began.push_async_callback(self.kernel.db.stop)
             await self._open_database()
+            if self.settings.audit_log is not None:
+                began.callback(AuditLog(self.settings.audit_log.absolute(), self.kernel.bus).stop)
             began.push_async_callback(self.kernel.bus.stop)
             await self.kernel.bus.start()
             began.push_async_callback(self.tasks.stop)
@@ -145,7 +150,6 @@ class Program:
 
     def _handlers(self) -> dict[str, Handler]:
         """Who answers on each served port of the registry."""
-        policy = Policy({name: text for service in SERVICES for name, text in service.rules.items()})
         runtimes = {
             "identity": self.identity,
             "image": self.image,
@@ -156,7 +160,7 @@ class Program:
         }
         handlers: dict[str, Handler] = {"novnc": self.compute.answer_console}
         for service in SERVICES:
-            app = App(service, runtimes[service.type], self.identity.authenticate, policy)
+            app = App(service, runtimes[service.type], self.identity.authenticate, self.policies[service.type])
             handlers.update(dict.fromkeys(service.ports, app))
         return handlers
 
@@ -227,7 +231,7 @@ async def run(settings: Settings, *, plan: preflight.Plan, announce: Callable[[s
         if not await _finished(program.start(), stopped):
             announce("stopped before it was ready")
             return 1
-    except (StartError, SettingsError) as error:
+    except StartError as error:
         announce(f"cannot start: {error}")
         return 1
     except Exception as error:
@@ -272,7 +276,7 @@ def _explain(settings: Settings, error: Exception) -> str:
     words = str(error)
     if isinstance(error, OSError):
         return f"{error.strerror or words}{f': {error.filename}' if error.filename else ''}"
-    if isinstance(error, (DataplaneError, HypervisorError)):
+    if isinstance(error, (SettingsError, DataplaneError, HypervisorError)):
         return words
     more = "" if settings.log_file == TERMINAL else f"; {settings.log_path} says more"
     return f"{type(error).__name__}: {words}{more}"
@@ -342,6 +346,15 @@ def _catalogue() -> list[tuple[ports.Port, str]]:
         entries += [(ports.port(service.ports[0]), interface) for interface in ("public", "internal")]
         entries.append((admin, "admin"))
     return entries
+
+
+def _policies(settings: Settings) -> dict[str, Policy]:
+    """Each service's policy, with what the operator's file overrides."""
+    file = settings.find_policy_file()
+    try:
+        return policies(SERVICES) if file is None else policies(SERVICES, read(file))
+    except PolicyFileError as error:
+        raise StartError(str(error)) from error
 
 
 def _secrets(settings: Settings) -> Secrets:

@@ -77,6 +77,12 @@ KINDS: dict[str, tuple[str, str, str, Made]] = {
         "application_credential": {"name": secrets.token_hex(4), "access_rules": [
             {"service": "scene", "method": "GET", "path": f"/{secrets.token_hex(4)}"}]}}),
     "policy": ("admin", "identity", "/v3/policies", lambda s: {"policy": {"type": "text/plain", "blob": "x"}}),
+    "mapping": ("admin", "identity", "/v3/OS-FEDERATION/mappings/{new}", lambda s: {"mapping": {
+        "rules": [{"local": [], "remote": [{"type": NAME}]}]}}),
+    "identity_provider": ("admin", "identity", "/v3/OS-FEDERATION/identity_providers/{new}", lambda s: {
+        "identity_provider": {"description": NAME}}),
+    "service_provider": ("admin", "identity", "/v3/OS-FEDERATION/service_providers/{new}", lambda s: {
+        "service_provider": {"auth_url": "https://scene.test/auth", "sp_url": "https://scene.test/ecp"}}),
     "endpoint_group": ("admin", "identity", "/v3/OS-EP-FILTER/endpoint_groups", lambda s: {"endpoint_group": {
         "name": NAME, "filters": {"interface": "admin"}}}),
     "registered_limit": ("admin", "identity", "/v3/registered_limits", lambda s: {"registered_limits": [{
@@ -102,6 +108,8 @@ PLACES: dict[str, str] = {
     "endpoint_groups": "endpoint_group", "registered_limits": "registered_limit", "limits": "limit", "config": "=ldap",
     "{group}": "=url",
     "consumers": "consumer", "authorize": "=none", "access_tokens": "=none",
+    "mappings": "mapping", "identity_providers": "identity_provider", "service_providers": "service_provider",
+    "protocols": "=openid",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
     "tasks": "=none", "stores": "=file", "{store_id}": "image",
     "images": "image", "schemas": "=image", "metadefs": "=namespace", "namespaces": "metadef", "objects": "=blue",
@@ -151,7 +159,9 @@ class Scene:
         if kind in ("port", "server"):
             self["home_subnet"]
         sent = body(self)
-        made = self._call("POST", service, path.replace("{user_id}", self.users["member"]), sent, who=who)
+        method = "PUT" if path.endswith("/{new}") else "POST"
+        path = path.replace("{new}", secrets.token_hex(4))
+        made = self._call(method, service, path.replace("{user_id}", self.users["member"]), sent, who=who)
         if kind == "image":
             self._upload(made["id"])
         if kind == "access_rule":  # it outlives what it was made for, and can be deleted then

@@ -39,6 +39,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
     # by service: "METHOD path action" as a regular expression, the first that fits, and who may
     "identity": [
         (r"\S+ /v3/auth/.*", ANY),
+        (r"GET /v3/OS-FEDERATION/(projects|domains)", ANY),
         (r"GET /v3/(regions.*|credentials)", ANY),
         (r"POST /v3/credentials", OWNER_ADMIN),
         (r"\S+ /v3/users/\{user_id\}/credentials/OS-EC2.*", OWNER_ADMIN),
@@ -67,6 +68,7 @@ EXPECTED: dict[str, list[tuple[str, str]]] = {
         (r"DELETE /v2/images/\{image_id\}/members/\{member_id\}", "aaarr"),
         (r"GET /v2/images/\{image_id\}/members/\{member_id\}", ANY),
         (r"GET /v2/images/\{image_id\}/file", WRITE),
+        (r"GET /v2/images/\{image_id\}/locations", "arrrh"),  # for services
         (r"GET .*", READ),
         (r".*", WRITE),
     ],
@@ -125,6 +127,11 @@ ACTIONS: dict[str, Any] = {
 }  # fmt: skip
 
 BODIES: list[tuple[str, Any]] = [
+    (r"\S+ /v3/OS-FEDERATION/.*/protocols/.*", {"protocol": {"mapping_id": "{mapping}"}}),
+    (r"\S+ /v3/OS-FEDERATION/mappings/.*", {"mapping": {"rules": [{"local": [], "remote": [{"type": "x"}]}]}}),
+    (r"\S+ /v3/OS-FEDERATION/identity_providers/\{id\}", {"identity_provider": {"description": "x"}}),
+    (r"\S+ /v3/OS-FEDERATION/service_providers/\{id\}", {"service_provider": {
+        "auth_url": "https://other.test/auth", "sp_url": "https://other.test/ecp"}}),
     # "METHOD path" of a service, and a body that makes sense, where `body_of` cannot know
     (r"PUT /v2.0/routers/\{id\}/(add|remove)_router_interface", {"subnet_id": "{home_subnet}"}),
     (r"(PUT|POST) /v2.0/.*/tags", {"tags": ["blue"]}),
@@ -147,6 +154,7 @@ BODIES: list[tuple[str, Any]] = [
     (r"POST /v2/images/\{image_id\}/import", {"method": {"name": "web-download", "uri": "http://192.0.2.1/data"}}),
     (r"POST /v2/tasks", {"type": "import", "input": {
         "import_from": "http://192.0.2.1/data", "import_from_format": "raw", "image_properties": {}}}),
+    (r"POST /v2/images/\{image_id\}/locations", {"url": "http://192.0.2.1/data"}),
     (r"POST /v2/images/\{image_id\}/members", {"member": "{demo}"}),
     (r"PUT /v2/images/\{image_id\}/members/.*", {"status": "accepted"}),
     (r"POST /v2/metadefs/namespaces/\{namespace\}/tags", {"tags": [{"name": "red"}]}),
@@ -180,6 +188,7 @@ PREPARED: list[tuple[str, Any]] = [
     (r".*/os-extra_specs/\{key\}$", {"blue": "1"}),
     (r".*/metadata/\{key\}$", {"meta": {"blue": "1"}}),
     (r".*/(traits|resource_classes)/\{name\}$", None),
+    (r".*/protocols/\{protocol_id\}$", {"protocol": {"mapping_id": "{mapping}"}}),
     (r".*/OS-EP-FILTER/.*/\{\w+\}/\w+/\{\w+\}$", None),
     (r".*/OS-ENDPOINT-POLICY/.*\{\w+\}$", None),
 ]
@@ -210,7 +219,7 @@ class Ask:
         path = self._path()
         for pattern, body in PREPARED:
             if re.match(pattern, self.endpoint.path):
-                self._send("PUT", path, body, "admin")
+                self._send("PUT", path, self._filled(body), "admin")
         if "inventories" in path:
             self._send("PUT", f"{path.partition('/inventories')[0]}/inventories", {
                 "resource_provider_generation": 0, "inventories": {"VCPU": {"total": 4}}}, "admin")  # fmt: skip

@@ -16,11 +16,6 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
     # what, why, and which documented calls it is (a regular expression; a test holds it against the document of the API)
     "identity": [
         (
-            "Federation (`OS-FEDERATION`), SAML, mappings",
-            "needs an outside identity provider to be tested against",
-            r"\S+ /v3/(auth/)?OS-FEDERATION/.*",
-        ),
-        (
             "Certificates as clients of OAuth 2 (`tls_client_auth`)",
             "needs a front end that is trusted to verify them",
             "",

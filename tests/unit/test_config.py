@@ -53,6 +53,8 @@ def test_values_have_their_types(tmp_path: Path) -> None:
         ({"bind": "localhost"}, {}, "", "`bind` is 'localhost', but must be an IP address"),
         ({"public_cidr": "172.24.4.1/24"}, {}, "", "`public_cidr` is '172.24.4.1/24'"),
         ({"guest_image": "/no/such.qcow2"}, {}, "", "names /no/such.qcow2, which is no file"),
+        ({"image_property_protections": "/no/such"}, {}, "", "names /no/such, which is no file"),
+        ({"image_metadefs": "/no/such"}, {}, "", "names /no/such, which is no directory"),
         ({}, {}, "region = ", "is no valid TOML"),
     ],
 )

@@ -10,6 +10,7 @@ from cumulet import ports, program
 from cumulet.config import SETTINGS
 from cumulet.portmap.explain import DEFAULT_EPHEMERAL, collisions
 from cumulet.portmap.facts import OWN, UPSTREAM, Facts, facts
+from cumulet.portmap.graph import build, svg
 from tests.unit.coverage_page import ABSENT, NOT_YET, coverage_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,7 @@ def readme() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "docs/settings.md": settings_page,
     "docs/ports.md": ports_page,
+    "docs/ports.svg": lambda: svg(build(facts())),
     "docs/coverage.md": coverage_page,
     "README.md": readme,
 }

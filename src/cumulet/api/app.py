@@ -2,7 +2,7 @@
 
 route       first, so that what does not exist costs nothing and is a 404 even without a token
 version     before the token: an unsupported version is a 406 to anybody
-token       who is asking
+token       who is asking, on whose behalf a service hands it on, and whether his token is good for this call
 policy      may he make this call at all (whose objects he may touch is in the SQL of each call)
 decode      bytes to a checked struct; only now is the body read, so a refused upload costs nothing
 handle      the service's own function
@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -24,14 +24,21 @@ from cumulet.api.http import Endpoint, Request, Response, Router, encode_json
 from cumulet.api.policy import Policy
 from cumulet.api.resource import ANY, ResourceMeta, Version
 from cumulet.api.service import Service
-from cumulet.core.context import NOBODY, Caller, Context
-from cumulet.core.errors import CloudError, Invalid, MethodNotAllowed, NotFound, Unauthorized
+from cumulet.core.access import permits
+from cumulet.core.context import NOBODY, Caller, Context, ServiceUser, current
+from cumulet.core.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, Unauthorized
 
 log = logging.getLogger("cumulet.api")
 access = logging.getLogger("cumulet.access")
 
-Authenticate = Callable[[str], Awaitable[Caller]]
-"""From a token to who holds it; Unauthorized if nobody does."""
+SERVICE_ROLE = "service"
+"""The role that makes a token in X-Service-Token a service's."""
+
+
+class Authenticate(Protocol):
+    """From a token to who holds it; Unauthorized if nobody does. `allow_expired`: one that ended a while ago counts too."""
+
+    def __call__(self, token: str, *, allow_expired: bool = False) -> Awaitable[Caller]: ...
 
 
 class InternalError(CloudError):
@@ -47,6 +54,7 @@ class App:
         self.authenticate = authenticate
         self.policy = policy
         self.router = Router(service.endpoints)
+        self._known_as = frozenset((service.type, *service.aliases))
 
     async def __call__(self, request: Request) -> Response:
         """Answer one request; never raises but for cancellation."""
@@ -55,6 +63,7 @@ class App:
         ctx = Context(
             self.runtime, NOBODY, self.policy, request_id=request_id, request=request, dialect=self.service.dialect
         )
+        before = current.set(ctx)
         try:
             response = await self._answer(ctx, request)
         except CloudError as error:
@@ -63,6 +72,8 @@ class App:
             log.exception("%s %s failed, request %s", request.method, _one_line(request.path), request_id)
             failure = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
             response = self.service.dialect.error(failure, request_id, request)
+        finally:
+            current.reset(before)
         self._sign(response, ctx, request)
         _record(self.service.type, request, response, ctx, started)
         return response
@@ -73,7 +84,7 @@ class App:
             ctx.version = self.service.microversions.settle(request)
         endpoint, raw = await self._choose(endpoints, ctx.version, request)
         if endpoint.auth:
-            ctx.caller = await self._who(request)
+            ctx.caller = await self._who(request, endpoint)
             if endpoint.policy:
                 ctx.require(endpoint.policy)
         arguments: dict[str, Any] = dict(zip(self.router.names(endpoint), values, strict=True))
@@ -109,7 +120,7 @@ class App:
         alive = [e for e in endpoints if e.since <= version <= e.until]
         if not alive:
             if endpoints[0].auth:
-                await self._who(request)  # which versions have a call is nobody's business
+                await self._who(request, endpoints[0])  # which versions have a call is nobody's business
             raise NotFound(message="The resource could not be found.")
         if not alive[0].action:
             return alive[0], None
@@ -125,11 +136,40 @@ class App:
         named = ", ".join(body) or "none"
         raise Invalid(f"There is no such action: {named}")
 
-    async def _who(self, request: Request) -> Caller:
+    async def _who(self, request: Request, endpoint: Endpoint) -> Caller:
         token = request.headers.get("X-Auth-Token")
         if not token:
             raise Unauthorized()
-        return await self.authenticate(token)
+        of_service = request.headers.get("X-Service-Token")
+        caller = await (self._handed_on(token, of_service) if of_service else self.authenticate(token))
+        if caller.access_rules is not None:
+            self._hold_to_rules(caller, request, endpoint)
+        return caller
+
+    async def _handed_on(self, token: str, of_service: str) -> Caller:
+        """Whose request a service hands on. It may take long to come to that, so his token may have ended in the meantime.
+
+        As keystonemiddleware has it: a token in X-Service-Token that is not valid spoils the request.
+        """
+        service = await self.authenticate(of_service)
+        caller = await self.authenticate(token, allow_expired=SERVICE_ROLE in service.roles)
+        user = ServiceUser(
+            user_id=service.user_id,
+            user_domain_id=service.user_domain_id,
+            project_id=service.project_id,
+            project_domain_id=service.project_domain_id,
+            roles=service.roles,
+        )
+        return msgspec.structs.replace(caller, service=user)
+
+    def _hold_to_rules(self, caller: Caller, request: Request, endpoint: Endpoint) -> None:
+        """Forbidden unless the caller's access rules name this call, or a service makes it as a part of one that they name."""
+        if endpoint.beyond_rules or (caller.service is not None and SERVICE_ROLE in caller.service.roles):
+            return
+        if not permits(caller.access_rules or (), self._known_as, request.method, request.path):
+            raise Forbidden(
+                f"The access rules of the token do not allow {request.method} {request.path} of {self.service.type}."
+            )
 
     def _sign(self, response: Response, ctx: Context[Any], request: Request) -> None:
         """The headers that every reply carries."""

@@ -186,7 +186,8 @@ class Endpoint:
     `path` may hold `{name}` (one segment) and, at its end, `{name:rest}` (all that is left); they reach the handler as
     keyword arguments. `body` is a Resource (decoded in `mode`), a msgspec Struct, or None; it reaches the handler as `body`.
     `action` is the one key of the body that chooses this endpoint among those of the same path (`{"reboot": ...}`).
-    `policy` is the rule checked before anything is read; `auth=False` lets anybody in.
+    `policy` is the rule checked before anything is read; `auth=False` lets anybody in. A call `beyond_rules` may be made with
+    any token, whatever its access rules say.
     """
 
     method: str
@@ -200,6 +201,7 @@ class Endpoint:
     since: Version = ANY
     until: Version = (99, 999)
     auth: bool = True
+    beyond_rules: bool = False
     resource: Any = None  # the Resource whose table the call serves, for the documentation
 
     @property

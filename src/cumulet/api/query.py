@@ -35,6 +35,7 @@ class Listing(Struct, frozen=True):
     ignore: frozenset[str] = frozenset()  # query parameters with another meaning, read elsewhere
     sort_names: Mapping[str, str] = {}  # other names of sort keys, to the fields' names in JSON
     refuse_unknown: bool = False
+    where: tuple[ColumnElement[bool], ...] = ()  # what tells the objects apart in their table, whoever asks
 
 
 class Plan(Struct):
@@ -65,7 +66,7 @@ def plan(
     key = next(iter(cls.table.primary_key.columns))
     if all(column is not key for column, _ in order):
         order.append((key, bool(order) and order[-1][1]))
-    statement = _ordered(cls.table, tuple(order))
+    statement = _ordered(cls.table, tuple(order), listing.where)
     if conditions:
         statement = statement.where(*conditions)
     return Plan(
@@ -74,9 +75,10 @@ def plan(
 
 
 @lru_cache(1000)
-def _ordered(table: Table, order: tuple[tuple[Any, bool], ...]) -> Select[Any]:
-    """All rows in this order: made once, so that SQLAlchemy does not look for its SQL anew each time either."""
-    return select(table).order_by(*(column.desc() if descending else column.asc() for column, descending in order))
+def _ordered(table: Table, order: tuple[tuple[Any, bool], ...], where: tuple[ColumnElement[bool], ...]) -> Select[Any]:
+    """All these rows in this order: made once, so that SQLAlchemy does not look for its SQL anew each time either."""
+    columns = (column.desc() if descending else column.asc() for column, descending in order)
+    return select(table).where(*where).order_by(*columns)
 
 
 def fetch(tx: Connection, plan: Plan) -> list[Any]:

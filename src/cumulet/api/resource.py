@@ -122,6 +122,7 @@ class Options(Struct, frozen=True):
     lax: bool  # "true" and "1" pass for booleans and numbers
     extra: str  # the hidden field (a dict) that keeps attributes nobody declared; "" refuses them
     ignore_unknown: bool  # attributes nobody declared are dropped
+    below: tuple[str, ...]  # what is below one in the tree of URLs, for its links
 
 
 @dataclass_transform(
@@ -149,6 +150,7 @@ class ResourceMeta(msgspec.StructMeta):
         lax: bool = False,
         extra: str = "",
         ignore_unknown: bool = False,
+        below: tuple[str, ...] = (),
     ) -> "ResourceMeta":
         if taken := {"kind", "table", "fields", "options"} & {n for n, f in body.items() if isinstance(f, Field)}:
             raise TypeError(f"{name} may not call a field {', '.join(taken)}: give it another name, and `wire`")
@@ -159,7 +161,7 @@ class ResourceMeta(msgspec.StructMeta):
         snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
         key = snake if key is None else key
         cls.kind = snake
-        cls.options = Options(path, key, plural or f"{key or snake}s", lax, extra, ignore_unknown)
+        cls.options = Options(path, key, plural or f"{key or snake}s", lax, extra, ignore_unknown, below)
         cls.fields = tuple(_complete(f, n, hints[n]) for n, f in {**inherited, **declared}.items())
         if table:
             columns = {f.name: f.type for f in cls.fields if f.stored}
@@ -211,7 +213,7 @@ class ResourceMeta(msgspec.StructMeta):
     def linked_view(
         cls, base: str, version: Version = ANY, granted: frozenset[str] = frozenset()
     ) -> Callable[[Any], Any]:
-        """The same, as a mapping that has the object's own URL in it (`base` and its id)."""
+        """The same, as a mapping that has the object's own URL in it (`base` and its id), and those of what is below it."""
         return _linked_view(cls, version, granted & _show_rules(cls))(base)
 
 
@@ -359,7 +361,8 @@ def _linked_view(
     """The same, generated likewise, from the URL of the collection to the function."""
     values, names = _expressions(cls, version, granted)
     pairs = [f"{wire!r}: {value}" for wire, value in values.items()]
-    code = _mapping(cls, ", ".join([*pairs, "'links': {'self': base + row.id}"]))
+    links = ["'self': base + row.id", *(f"{name!r}: base + row.id + {f'/{name}'!r}" for name in cls.options.below)]
+    code = _mapping(cls, ", ".join([*pairs, f"'links': {{{', '.join(links)}}}"]))
     return eval(f"lambda base: lambda row: {code}", names)  # type: ignore[no-any-return]  # noqa: S307 - the same
 
 

@@ -13,6 +13,7 @@ class Service:
     """One service of the cloud.
 
     `type` is its name in the catalogue and, with `-` as `_`, its folder; `upstream` the project whose API it speaks;
+    `aliases` are further names of the type that users may know (`volumev3` for `block-storage`);
     `ports` its keys in the port registry; `needs` the services whose interfaces it imports;
     `rules` its policy defaults by upstream's names.
     """
@@ -25,6 +26,7 @@ class Service:
     needs: tuple[str, ...] = ()
     microversions: Microversions | None = None
     rules: Mapping[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
     request_id_header: str = ""  # a header of its own beside X-Openstack-Request-Id
     within: str = ""  # the folder of the service that this one is another face of
     listed: bool = True  # whether the catalogue names it

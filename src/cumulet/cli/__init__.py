@@ -12,6 +12,8 @@ COMMANDS = {
     "clouds-yaml": "Print the credentials for OpenStack clients.",
     "ports": "Show who listens where; check it, prove it, draw it.",
     "firewall": "Make firewall rules for a host, and apply them.",
+    "policy": "List the rules of policy, and check a file of them.",
+    "keys": "List and rotate the keys of tokens and credentials.",
     "openapi": "Print the OpenAPI document of a service.",
     "reset": "Remove the cloud: servers, networks, all data.",
 }

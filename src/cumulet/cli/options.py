@@ -51,6 +51,8 @@ def _metavar(row: Setting) -> str | None:
         "data": "DIR",
         "guest_image": "FILE",
         "log_file": "FILE",
+        "policy_file": "FILE",
+        "audit_log": "FILE",
         "bind": "ADDR",
         "database": "URL",
         "public_cidr": "CIDR",

@@ -1,10 +1,21 @@
 """Who asks, for what, at which version: the one value that every handler gets first."""
 
+from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from cumulet.core.errors import Forbidden
+
+
+class ServiceUser(Struct, frozen=True, kw_only=True):
+    """The service that hands on a caller's request, by the token of its own that it sends along."""
+
+    user_id: str
+    user_domain_id: str = ""
+    project_id: str | None = None
+    project_domain_id: str | None = None
+    roles: frozenset[str] = frozenset()
 
 
 class AccessRule(Struct, frozen=True):
@@ -20,6 +31,7 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     `delegation` is the kind of leave that the token speaks by (a trust, an application credential), `delegation_id` which one;
     a `restricted` caller may not pass on what he was given. With `access_rules` he may make those requests only.
+    `service` is who hands his request on, where that is a service.
     """
 
     user_id: str
@@ -38,10 +50,15 @@ class Caller(Struct, frozen=True, kw_only=True):
     trustor_id: str | None = None
     trustee_id: str | None = None
     access_rules: tuple[AccessRule, ...] | None = None
+    service: ServiceUser | None = None
 
     @property
     def is_admin(self) -> bool:
         return "admin" in self.roles
+
+    @property
+    def trust_id(self) -> str | None:
+        return self.delegation_id if self.delegation == "trust" else None
 
 
 NOBODY = Caller(user_id="")
@@ -102,3 +119,7 @@ class Context(Generic[S]):
         """Raise Forbidden unless policy allows it."""
         if not self.policy.allows(rule, self.caller, target):
             raise Forbidden(rule=rule)
+
+
+current: ContextVar[Context[Any] | None] = ContextVar("current", default=None)
+"""The request that is being served here, for what tells of it and is not handed it. It decides nothing."""

@@ -79,19 +79,21 @@ def _explain(facts: Facts, rows: list[PortFact]) -> Explanation:
 
 
 def _exposure(row: PortFact, rows: list[PortFact], flows: Iterable[Flow]) -> str:
-    """Whether it may be reached from outside, in a sentence."""
-    if {r.state for r in rows} <= {"removed"}:
+    """Whether it may be reached from outside, in a sentence or two."""
+    states = {r.state for r in rows}
+    if states <= {"removed"}:
         return "No: upstream has removed it. Nothing should listen here."
-    if {r.state for r in rows} <= {"misprint"}:
+    if states <= {"misprint"}:
         return "No: the page that says so is wrong."
+    gone = " Upstream has removed it since." if "removed" in states else ""
     if row.component in NO_AUTHENTICATION:
-        return "Never: it believes whoever connects. Only the components above may reach it."
+        return f"Never: it believes whoever connects. Only the components above may reach it.{gone}"
     if any("public" in r.endpoint for r in rows):
-        return "Yes, to those who use the cloud; with TLS in front where the network between is not yours."
+        return f"Yes, to those who use the cloud; with TLS in front where the network between is not yours.{gone}"
     networks = {flow.network for flow in flows}
     if networks <= {"local"} and networks:
-        return "No: only the same host uses it; it belongs on loopback."
-    return "No: only the cloud itself uses it."
+        return f"No: only the same host uses it; it belongs on loopback.{gone}"
+    return f"No: only the cloud itself uses it.{gone}"
 
 
 def _where(row: PortFact) -> str:

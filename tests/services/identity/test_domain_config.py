@@ -1,5 +1,6 @@
 """Configuration of domains: what may be set, what is shown, and what drivers read."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from cumulet.services.identity.domain_config import OPTIONS, domain_config
+from cumulet.services.identity.reseal import rotate_vault
 from cumulet.services.identity.tables import domain_option
 from tests.harness import Reply
 from tests.services.identity.conftest import Identity
@@ -110,10 +112,14 @@ async def test_passwords_are_for_drivers_alone(domain: Domain) -> None:
         assert b"hush-hush" not in (await domain.call("GET", rest)).data
     assert (await domain.call("GET", "/ldap/password")).status == 404
     rows = await domain.identity.runtime.kernel.db.read(
-        lambda tx: tx.execute(select(domain_option.c.value)).scalars().all()
+        lambda tx: tx.execute(select(domain_option.c.value, domain_option.c.sealed)).all()
     )
-    assert rows and not any("hush-hush" in row for row in rows)
+    assert rows and not any("hush-hush" in str(row) for row in rows)
     wanted = {"url": "ldap://cn=reader:hush-hush@directory.test", "password": "hush-hush", "page_size": 5}
+    assert await domain.read() == {"ldap": wanted}
+    runtime = domain.identity.runtime
+    for _ in range(3):  # by then the key that it was sealed with is gone
+        assert await asyncio.to_thread(rotate_vault, runtime.kernel.db.engine, runtime.vault) == 1
     assert await domain.read() == {"ldap": wanted}
     assert (await domain.call("PATCH", "/ldap/password", {"password": "new"})).json()["config"] == await domain.config()
     assert (await domain.read())["ldap"]["url"] == "ldap://cn=reader:new@directory.test"

@@ -14,6 +14,7 @@ from tests.unit.coverage_page import ABSENT
 NOT_MEANT: list[tuple[str, str]] = [
     (r"(GET|HEAD) /v3/(ec2tokens|s3tokens)", "upstream only takes POST there"),
     (r"(GET|HEAD|PUT|PATCH|DELETE) /v3/OS-OAUTH2/token", "upstream answers 405 to all but POST"),
+    (r"(GET|HEAD) /v3/auth/OS-FEDERATION/saml2(/ecp)?", "upstream only takes POST there"),
     (r"(GET|HEAD) /v3/OS-OAUTH1/(access_token|request_token)", "upstream only takes POST there"),
 ]
 """What the document has and upstream refuses."""

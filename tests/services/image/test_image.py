@@ -160,6 +160,61 @@ async def test_lists_are_filtered(client: Client) -> None:
         assert (await client("GET", f"/v2/images?{query}")).status == 400, query
 
 
+async def test_lists_are_compared_with(client: Client) -> None:
+    for name, size in (("none", 0), ("small", 10), ("large", 1000)):
+        image = await make(client, name=name, disk_format="raw", container_format="bare", min_ram=size, min_disk=1)
+        if size:
+            await client("PUT", image["file"], data=bytes([1] * size), Content_Type="application/octet-stream")
+    await make(client, name="a:b", min_disk=2)
+    everything = ["a:b", "large", "none", "small"]
+    for query, wanted in {
+        "size=gt:10": ["large"], "size=gte:10": ["large", "small"], "size=lt:1000": ["small"], "size=lte:10": ["small"],
+        "size=10": ["small"], "size=eq:10": ["small"], "size=neq:10": ["a:b", "large", "none"], "size_min=10&size_max=10":
+        ["small"], "min_ram_max=10": ["a:b", "none", "small"], "min_disk_min=2": ["a:b"], "min_ram=gte:1000": ["large"],
+        "updated_at=gte:2020-01-01T00:00:00Z": everything, "created_at=neq:2020-01-01T00:00:00Z": everything,
+        "created_at=2020-01-01T00:00:00Z": [], "created_at=eq:2020-01-01T00:00:00Z": [], "updated_at=lte:2020-01-01": [],
+        "name=eq:small": ["small"], 'name=in:"a:b",small': ["a:b", "small"], "status=in:active,saving": ["large", "small"],
+        "container_format=in:bare": ["large", "none", "small"], "name=2020-01-01T10:00:00": [],
+        "sort_key=min_disk": None, "sort=size:desc,name:asc&limit=2": ["large", "small"],
+        "sort_key=status&sort_dir=asc&sort_key=name&sort_dir=desc": everything,
+    }.items():  # fmt: skip
+        if wanted is None:
+            assert (await client("GET", f"/v2/images?{query}")).status == 400, query
+        else:
+            assert sorted(await names(client, query)) == wanted, query
+    assert await names(client, "sort_key=status&sort_dir=asc&sort_key=name&sort_dir=desc") == [
+        "small",
+        "large",
+        "none",
+        "a:b",
+    ]
+    assert await names(client, "sort=status:asc,name") == ["small", "large", "none", "a:b"]
+    for query in ("name=a:b", "status=gt:active", "size=gt:x", "sort_dir=up", "size=gt:-1"):
+        assert (await client("GET", f"/v2/images?{query}")).status == 400, query
+
+
+async def test_what_a_patch_may_and_may_not(client: Client) -> None:
+    image = await make(client, visibility="community")
+    assert (await patch(client, image, token="reader")).status == 200, "nothing is changed"
+    change = {"op": "replace", "path": "/name", "value": "y"}
+    assert (await patch(client, image, change, token="reader")).status == 403
+    assert (await patch(client, image, change, token="other")).status == 403
+    private = await make(client, visibility="private")
+    assert (await patch(client, private, change, token="other")).status == 404
+    assert (await client("DELETE", private["self"], token="other")).status == 404
+    assert (await client("POST", f"{private['self']}/actions/deactivate", token="reader")).status == 403
+    public = await make(client, "admin", visibility="public", owner="project-demo")
+    same = {"op": "replace", "path": "/visibility", "value": "public"}
+    assert (await patch(client, public, same)).status == 403, "whoever says so has to be one who may"
+    assert (await patch(client, public, change)).status == 200, "the owner may change the rest"
+    assert (
+        (await client("POST", "/v2/images", {"owner": "project-other"})).json()["message"].endswith("'project-other'.")
+    )
+    for pointer, status in (("/locations", 400), ("/locations/0/1", 400), ("/tags/-", 400)):
+        reply = await patch(client, private, {"op": "add", "path": pointer, "value": "x"})
+        assert reply.status == status, (pointer, reply.data)
+
+
 async def test_lists_are_paged(client: Client) -> None:
     for number in range(5):
         image = await make(client, name=f"i{number}", disk_format="raw", container_format="bare")

@@ -47,7 +47,7 @@ async def located(tmp_path: Path) -> AsyncIterator[Kernel]:
         yield parts
 
 
-async def authenticate(token: str) -> Caller:
+async def authenticate(token: str, *, allow_expired: bool = False) -> Caller:
     if token == "servant":
         return SERVANT
     try:

@@ -30,6 +30,10 @@ class Bus(Protocol):
         """Hear what is published on `topic`; the subscriber gets (event type, payload)."""
         ...
 
+    def heard(self, topic: str) -> bool:
+        """Whether anybody hears what is published on `topic`: what nobody hears need not be made."""
+        ...
+
     async def call(self, topic: str, method: str, payload: dict[str, Any], *, timeout: float = 60.0) -> Any:
         """Ask and wait for the answer; the method's own error is raised here."""
         ...

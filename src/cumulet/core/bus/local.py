@@ -31,6 +31,9 @@ class LocalBus:
     def subscribe(self, topic: str, subscriber: Subscriber) -> None:
         self._subscribers[topic].append(subscriber)
 
+    def heard(self, topic: str) -> bool:
+        return bool(self._subscribers.get(topic))
+
     async def call(self, topic: str, method: str, payload: dict[str, Any], *, timeout: float = 60.0) -> Any:
         async with asyncio.timeout(timeout):
             return await self._method(topic, method)(**payload)

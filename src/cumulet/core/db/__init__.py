@@ -1,5 +1,6 @@
 """The database: SQLAlchemy Core, synchronous units of work, SQLite or MySQL/MariaDB."""
 
+from cumulet.core.db.changes import note, noted
 from cumulet.core.db.engine import Database, after_commit
 from cumulet.core.db.store import (
     count,
@@ -26,6 +27,8 @@ __all__ = [
     "insert",
     "insert_many",
     "metadata",
+    "note",
+    "noted",
     "remove",
     "remove_where",
     "update",

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, dele
 from sqlalchemy import insert as sql_insert
 from sqlalchemy import update as sql_update
 
+from cumulet.core.db.changes import CREATED, DELETED, UPDATED, note
 from cumulet.core.errors import NotFound
 
 
@@ -111,20 +112,39 @@ def count(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:
     return int(tx.execute(select(func.count()).select_from(cls.table).where(*where)).scalar_one())
 
 
+@cache
+def _key_name(table: Table) -> str:
+    """The name of the one column of the primary key; "" where there are more."""
+    names = [column.name for column in table.primary_key.columns]
+    return names[0] if len(names) == 1 else ""
+
+
+def _note_new(tx: Connection, obj: Any) -> None:
+    name = _key_name(type(obj).table)
+    if name:
+        note(tx, type(obj).kind, CREATED, getattr(obj, name))
+
+
 def insert(tx: Connection, obj: Any) -> None:
     tx.execute(_insert(type(obj).table), values(obj))
+    _note_new(tx, obj)
 
 
 def insert_many(tx: Connection, objects: Sequence[Any]) -> None:
     if objects:
         tx.execute(_insert(type(objects[0]).table), [values(o) for o in objects])
+        for obj in objects:
+            _note_new(tx, obj)
 
 
 def update(tx: Connection, cls: type[Any], key: Any, /, **changes: Any) -> int:
     """Change columns of the row with this key; returns how many rows there were (0 or 1)."""
     if not changes:
         return 1
-    return int(tx.execute(_update(cls.table, frozenset(changes)), {**changes, "_key": key}).rowcount)
+    count = int(tx.execute(_update(cls.table, frozenset(changes)), {**changes, "_key": key}).rowcount)
+    if count:
+        note(tx, cls.kind, UPDATED, key)
+    return count
 
 
 def update_where(tx: Connection, cls: type[Any], where: Sequence[ColumnElement[bool]], /, **changes: Any) -> int:
@@ -133,7 +153,10 @@ def update_where(tx: Connection, cls: type[Any], where: Sequence[ColumnElement[b
 
 
 def remove(tx: Connection, cls: type[Any], key: Any) -> int:
-    return int(tx.execute(_delete(cls.table), {"key": key}).rowcount)
+    count = int(tx.execute(_delete(cls.table), {"key": key}).rowcount)
+    if count:
+        note(tx, cls.kind, DELETED, key)
+    return count
 
 
 def remove_where(tx: Connection, cls: type[Any], *where: ColumnElement[bool]) -> int:

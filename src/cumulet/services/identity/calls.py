@@ -2,11 +2,13 @@
 (`domain_id:%(target.user.domain_id)s`), so it is read first and the rule asked then, with what it is (or with nothing,
 where it does not exist: only who may see all learns that)."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Connection, or_
 from sqlalchemy.sql.elements import ColumnClause
 
@@ -161,65 +163,90 @@ def _as_stored(ctx: Ctx, item: Any) -> Any:
     return item
 
 
+_HOW: Mapping[str, tuple[str, str, dict[str, Any], str]] = {
+    "list": ("GET", "", {}, "List {plural}."),
+    "show": ("GET", "/{id}", {}, "Show a {kind}."),
+    "create": ("POST", "", {"status": 201}, "Create a {kind}."),
+    "put": ("PUT", "/{id}", {"status": 201}, "Create a {kind} under an id of the caller's choice."),
+    "update": ("PATCH", "/{id}", {"mode": "update"}, "Change a {kind}."),
+    "delete": ("DELETE", "/{id}", {}, "Delete a {kind}."),
+}
+"""By what is done: the method, what follows the collection's path, what else the endpoint states, and its sentence."""
+
+
+def _endpoints(cls: ResourceMeta, **handlers: Callable[..., Awaitable[Any]] | None) -> list[Endpoint]:
+    """The endpoints of the handlers that there are."""
+    offered = {verb: handler for verb, handler in handlers.items() if handler is not None}
+    endpoints = []
+    for verb, handler in offered.items():
+        method, more_path, stated, sentence = _HOW[verb]
+        handler.__doc__ = sentence.format(plural=cls.options.plural, kind=cls.kind)
+        body = cls if verb in ("create", "put", "update") else None
+        path = cls.options.path + more_path
+        endpoints.append(Endpoint(method, path, handler, body=body, resource=cls, **stated))
+    return endpoints
+
+
 def calls(
     cls: type[Resource],
     *,
     create: Callable[[Ctx, Any], Awaitable[Any]] | None = None,
+    put: Callable[[Ctx, str, Any], Awaitable[Any]] | None = None,
     update: Callable[[Ctx, Any, Any], Awaitable[Any]] | None = None,
     delete: Callable[[Ctx, Any], Awaitable[None]] | None = None,
     scope: Scope = everything,
     listing: Listing | None = None,
     where: Sequence[ColumnElement[bool]] = (),
     reveal: Callable[[Ctx, Any], Any] = _as_stored,
+    finish: Callable[[Ctx, Any, Any], Awaitable[Any]] | None = None,
     ask: Guard = guard,
     told: Sequence[str] = (),
 ) -> list[Endpoint]:
     """List, show, create, update (PATCH) and delete of a resource, under `identity:<verb>_<kind>`. `create` asks `guard`
-    itself, once it knows what is to be made; `update` and `delete` get the object. `where` tells it apart in its table,
-    `reveal` turns what is stored into what is shown. `ask` is the question to policy where it is another than `guard`;
-    `told` are the verbs (get, update, delete) for which a missing object is a 404 to everybody, as upstream has it."""
-    listed = listing or search(cls)
+    itself, once it knows what is to be made; `put` creates under an id that the client picks; `update` and `delete` get the
+    object. `where` tells it apart in its table, `reveal` turns what is stored into what is shown, `finish` adds to the reply
+    about one what is stored elsewhere. `ask` is the question to policy where it is another than `guard`; `told` are the verbs
+    (get, update, delete) for which a missing object is a 404 to everybody, as upstream has it."""
+    listed = replace(listing or search(cls), where=tuple(where))
 
     async def found(ctx: Ctx, verb: str, id: str) -> Any:
         return await look_up(ctx, verb, cls, id, *where, ask=ask, told=verb in told)
 
+    async def answer(ctx: Ctx, item: Any) -> Any:
+        reply = enveloped(ctx, cls, reveal(ctx, item))
+        return reply if finish is None else await finish(ctx, item, reply)
+
     async def list_all(ctx: Ctx) -> Any:
         ctx.require(f"identity:list_{cls.options.plural}", {"target.domain_id": ctx.caller.domain_id})
         enrich = None if reveal is _as_stored else lambda _tx, rows: [reveal(ctx, row) for row in rows]
-        return await list_page(ctx, cls, scope, listing=listed, extra=where, enrich=enrich)
+        return await list_page(ctx, cls, scope, listing=listed, enrich=enrich)
 
     async def show_one(ctx: Ctx, id: str) -> Any:
-        return enveloped(ctx, cls, reveal(ctx, await found(ctx, "get", id)))
+        return await answer(ctx, await found(ctx, "get", id))
 
-    async def create_one(ctx: Ctx, body: Body) -> Any:
-        assert create is not None
-        return enveloped(ctx, cls, reveal(ctx, await create(ctx, body)))
+    async def make_one(make: Callable[..., Awaitable[Any]], ctx: Ctx, body: Body, **path: str) -> Any:
+        return await answer(ctx, await make(ctx, *path.values(), body))
 
     async def update_one(ctx: Ctx, id: str, body: Body) -> Any:
         assert update is not None
         item = await found(ctx, "update", id)
         await _same_id(ctx, cls, id)
-        return enveloped(ctx, cls, reveal(ctx, await update(ctx, item, body)))
+        return await answer(ctx, await update(ctx, item, body))
 
     async def delete_one(ctx: Ctx, id: str) -> Any:
         assert delete is not None
         await delete(ctx, await found(ctx, "delete", id))
         return Response(204)
 
-    list_all.__doc__ = f"List {cls.options.plural}."
-    for function, verb in ((show_one, "Show"), (create_one, "Create"), (update_one, "Change"), (delete_one, "Delete")):
-        function.__doc__ = f"{verb} a {cls.kind}."
-    collection, member = cls.options.path, f"{cls.options.path}/{{id}}"
-    endpoints = [
-        Endpoint("GET", path, call, resource=cls) for path, call in ((collection, list_all), (member, show_one))
-    ]
-    if create is not None:
-        endpoints.append(Endpoint("POST", collection, create_one, body=cls, status=201, resource=cls))
-    if update is not None:
-        endpoints.append(Endpoint("PATCH", member, update_one, body=cls, mode="update", resource=cls))
-    if delete is not None:
-        endpoints.append(Endpoint("DELETE", member, delete_one, resource=cls))
-    return endpoints
+    return _endpoints(
+        cls,
+        list=list_all,
+        show=show_one,
+        create=create and partial(make_one, create),
+        put=put and partial(make_one, put),
+        update=update and update_one,
+        delete=delete and delete_one,
+    )
 
 
 async def _same_id(ctx: Ctx, cls: ResourceMeta, id: str) -> None:

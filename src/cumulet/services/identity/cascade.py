@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select, update
 
-from cumulet.core.db import metadata
+from cumulet.core.db import metadata, note
+from cumulet.services.identity.federation.tables import federated_user, timed_membership
 from cumulet.services.identity.tables import (
     SYSTEM,
     application_credential_role,
@@ -31,7 +32,7 @@ a = assignment.c
 
 def forget_user(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
-    for table in (membership, password_history, failed_login, used_passcode):
+    for table in (membership, password_history, failed_login, used_passcode, timed_membership, federated_user):
         tx.execute(delete(table).where(table.c.user_id == id))
     credential, access_token = metadata.tables["identity_credential"], metadata.tables["identity_access_token"]
     tx.execute(delete(credential).where(credential.c.user_id == id))
@@ -51,6 +52,7 @@ def forget_programs(tx: Connection, user_id: str) -> None:
 def forget_group(tx: Connection, id: str) -> None:
     _forget_actor(tx, id)
     tx.execute(delete(membership).where(membership.c.group_id == id))
+    tx.execute(delete(timed_membership).where(timed_membership.c.group_id == id))
 
 
 def forget_role(tx: Connection, id: str) -> None:
@@ -110,6 +112,7 @@ def remove_trusts(tx: Connection, *where: ColumnElement[bool]) -> int:
     while ids:
         tx.execute(delete(trust_role).where(trust_role.c.trust_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "trust", ids)
         ids = list(tx.execute(select(table.c.id).where(table.c.redelegated_trust_id.in_(ids))).scalars())
     return len(meant)
 
@@ -122,7 +125,13 @@ def remove_application_credentials(tx: Connection, *where: ColumnElement[bool]) 
         for linked in (application_credential_role, application_credential_rule):
             tx.execute(delete(linked).where(linked.c.application_credential_id.in_(ids)))
         tx.execute(delete(table).where(table.c.id.in_(ids)))
+        _note_removed(tx, "application_credential", ids)
     return len(ids)
+
+
+def _note_removed(tx: Connection, kind: str, ids: list[str]) -> None:
+    for id in ids:
+        note(tx, kind, "deleted", id)
 
 
 def _forget_actor(tx: Connection, id: str) -> None:

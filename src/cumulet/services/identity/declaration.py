@@ -36,6 +36,15 @@ from cumulet.services.identity import (
     version,
 )
 from cumulet.services.identity.auth import available, ec2_token, oauth2, token
+from cumulet.services.identity.federation import (
+    auth,
+    identity_provider,
+    mapping,
+    protocol,
+    saml2,
+    service_provider,
+    websso,
+)
 
 PARTS = (
     token,
@@ -71,6 +80,13 @@ PARTS = (
     trust,
     application_credential,
     access_rule,
+    identity_provider,
+    protocol,
+    mapping,
+    service_provider,
+    auth,
+    websso,
+    saml2,
 )
 
 CALLS = [call for part in PARTS for call in part.endpoints]

@@ -12,6 +12,7 @@ from cumulet.core.errors import Conflict, Forbidden, Invalid
 from cumulet.core.types import Id, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, guard
 from cumulet.services.identity.cascade import forget_project
+from cumulet.services.identity.federation.identity_provider import remove_providers_of
 from cumulet.services.identity.fields import DomainId, Label64
 from cumulet.services.identity.group import Group, remove_group
 from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
@@ -97,6 +98,7 @@ async def delete_domain(ctx: Ctx, domain: Any) -> None:
 
 
 def _remove(tx: Connection, service: Any, id: str) -> None:
+    remove_providers_of(tx, service, id)
     for cls, remove in ((User, remove_user), (Group, remove_group), (Role, remove_role)):
         table = cls.table
         for (found,) in tx.execute(select(table.c.id).where(table.c.domain_id == id)).all():
@@ -111,7 +113,7 @@ def _remove(tx: Connection, service: Any, id: str) -> None:
         left = [p for p in left if p.id in parents]
     forget_project(tx, id)
     service.revocations.add(tx, "domain", id)
-    db.remove(tx, Project, id)
+    db.remove(tx, Domain, id)
 
 
 async def delete_project(ctx: Ctx, project: Project) -> None:

@@ -173,7 +173,11 @@ def _there(tx: Connection, domain_id: str, group: str = "", option: str = "") ->
 def _shown(tx: Connection, domain_id: str, group: str = "", option: str = "") -> Config:
     """What is set and may be shown."""
     config: Config = {}
-    chosen = select(domain_option).where(*_where(domain_id, group, option), ~_c.sensitive).order_by(_c.section, _c.name)
+    chosen = (
+        select(domain_option)
+        .where(*_where(domain_id, group, option), _c.sealed.is_(None))
+        .order_by(_c.section, _c.name)
+    )
     for row in tx.execute(chosen):
         config.setdefault(row.section, {})[row.name] = json.decode(row.value)
     return config
@@ -187,8 +191,8 @@ def _store(tx: Connection, vault: Vault, domain_id: str, config: Config) -> None
             sensitive = option in SENSITIVE[group]
             text = json.encode(value).decode()
             rows.append({
-                "domain_id": domain_id, "section": group, "name": option, "sensitive": sensitive,
-                "value": vault.seal(text) if sensitive else text,
+                "domain_id": domain_id, "section": group, "name": option,
+                "value": None if sensitive else text, "sealed": vault.seal(text) if sensitive else None,
             })  # fmt: skip
     tx.execute(insert(domain_option), rows)
 
@@ -199,9 +203,9 @@ def domain_config(tx: Connection, domain_id: str, vault: Vault) -> Config:
     config: Config = {}
     secrets: dict[str, Any] = {}
     for row in tx.execute(select(domain_option).where(_c.domain_id == domain_id)):
-        value = json.decode(vault.open(row.value) if row.sensitive else row.value)
+        value = json.decode(row.value if row.sealed is None else vault.open(row.sealed))
         config.setdefault(row.section, {})[row.name] = value
-        if row.sensitive:
+        if row.sealed is not None:
             secrets[row.name] = value
     for group, options in config.items():
         for option, value in options.items():

@@ -109,6 +109,13 @@ def _missing(grant: Grant) -> NotFound:
     )
 
 
+def _note(tx: Connection, grant: Grant, operation: str) -> None:
+    """Have it told that a role was given or taken."""
+    about = {grant.actor_type: grant.actor_id, grant.target_type: grant.target_id, "role": grant.role_id}
+    id = ":".join(str(part) for part in about.values())
+    db.note(tx, "role_assignment", operation, id, **about, inherited_to_projects=grant.inherited)
+
+
 async def list_grants(ctx: Ctx, grant: Grant) -> Any:
     """List the roles that a user or group was given on a target."""
     await _checked(ctx, grant, "list")
@@ -144,6 +151,7 @@ async def create_grant(ctx: Ctx, grant: Grant) -> Response:
             raise Forbidden(f"The role {role.id} is the own of another domain than that of the project {place.id}.")
         if not _exists(tx, grant):
             tx.execute(insert(assignment).values(**{n: getattr(grant, n) for n in grant.__struct_fields__}))
+            _note(tx, grant, "created")
 
     await ctx.service.write(store)
     return Response(204)
@@ -156,6 +164,7 @@ async def revoke_grant(ctx: Ctx, grant: Grant) -> Response:
     def remove(tx: Connection) -> None:
         if not tx.execute(delete(assignment).where(*grant.where())).rowcount:
             raise _missing(grant)
+        _note(tx, grant, "deleted")
         if grant.target_type == "project" and not grant.inherited:
             members = select(membership.c.user_id).where(membership.c.group_id == grant.actor_id)
             remove_unfounded(tx, grant.target_id, [grant.actor_id] if grant.actor_type == "user" else members)

@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import UNSET
 from sqlalchemy import Connection, UniqueConstraint, delete, insert, select
 
-from cumulet.api.crud import list_page
+from cumulet.api.crud import granted, list_page, viewer
 from cumulet.api.http import Endpoint, Response
 from cumulet.api.resource import AUTO, FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
@@ -14,6 +14,7 @@ from cumulet.core.types import Id, Str255, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, own_domain, search, target
 from cumulet.services.identity.cascade import forget_group
 from cumulet.services.identity.directory_calls import seen_first
+from cumulet.services.identity.federation.origins import membership_ends
 from cumulet.services.identity.fields import DomainId, Label64, PlainTime
 from cumulet.services.identity.project import check_domain
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, domain_rules, of_domain
@@ -143,11 +144,18 @@ async def list_members(ctx: Ctx, id: str) -> Any:
 
 
 async def list_user_groups(ctx: Ctx, id: str) -> Any:
-    """List the groups that a user is in."""
+    """List the groups that a user is in; of those that his identity provider put him into, until when."""
     _, user = await _both(ctx, "identity:list_groups_for_user", None, id)
     await ctx.service.directories.refresh_item(user)
     groups = select(membership.c.group_id).where(membership.c.user_id == id)
-    return await list_page(ctx, Group, own_domain(Group), listing=LISTING, extra=[Group.table.c.id.in_(groups)])
+    ends = await ctx.service.kernel.db.read_inline(membership_ends, id)
+    show = viewer(ctx, Group, granted(ctx, Group))
+
+    def view(row: Any) -> Any:
+        return {**show(row), "membership_expires_at": ends[row.id]} if row.id in ends else show(row)
+
+    in_one = Group.table.c.id.in_(groups) | Group.table.c.id.in_(list(ends))
+    return await list_page(ctx, Group, own_domain(Group), listing=LISTING, extra=[in_one], view=view)
 
 
 def _is_member(tx: Connection, group_id: str, user_id: str) -> bool:
@@ -163,6 +171,11 @@ async def check_member(ctx: Ctx, id: str, user_id: str) -> Response:
     return Response(204)
 
 
+def _actor(user_id: str, operation: str) -> dict[str, str]:
+    """What is told of a group's change beside its id."""
+    return {"actor_id": user_id, "actor_type": "user", "actor_operation": operation}
+
+
 async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
     """Put a user into a group."""
     _refuse_foreign_pair(*await _both(ctx, "identity:add_user_to_group", id, user_id))
@@ -172,6 +185,7 @@ async def add_member(ctx: Ctx, id: str, user_id: str) -> Response:
         db.get(tx, User, user_id)
         if not _is_member(tx, id, user_id):
             tx.execute(insert(membership).values(group_id=id, user_id=user_id))
+            db.note(tx, "group", "updated", id, **_actor(user_id, "added"))
 
     await ctx.service.write(add)
     return Response(204)
@@ -185,6 +199,7 @@ async def remove_member(ctx: Ctx, id: str, user_id: str) -> Response:
         if not _is_member(tx, id, user_id):
             raise NotFound(message=f"User {user_id} not found in group {id}.")
         tx.execute(delete(membership).where(membership.c.group_id == id, membership.c.user_id == user_id))
+        db.note(tx, "group", "updated", id, **_actor(user_id, "removed"))
 
     await ctx.service.write(take_out)
     return Response(204)

@@ -37,8 +37,11 @@ class Accounts(Struct, frozen=True):
 
 
 class Identity(Protocol):
-    async def authenticate(self, token: str) -> Caller:
-        """Who holds this token; Unauthorized if it is wrong, expired or revoked. Answered from memory where possible."""
+    async def authenticate(self, token: str, *, allow_expired: bool = False) -> Caller:
+        """Who holds this token; Unauthorized if it is wrong, expired or revoked. Answered from memory where possible.
+
+        `allow_expired`: one that ended no longer ago than the setting `allow_expired_window` counts too.
+        """
         ...
 
     async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:

@@ -35,12 +35,19 @@ async def check_password(service: "IdentityRuntime", user: Any, password: str, *
 
 async def admit(service: "IdentityRuntime", user: Any, right: bool) -> None:
     """Unauthorized unless the secret was right and its user is neither locked out nor disabled. Wrong ones are counted."""
-    settings, database = service.kernel.settings, service.kernel.db
-    right = await counted(database, settings, user, right)
-    if user is None or not right or not is_enabled(settings, user):
+    right = await counted(service.kernel.db, service.kernel.settings, user, right)
+    if user is None or not right:
+        raise Unauthorized()
+    await welcome(service, user)
+
+
+async def welcome(service: "IdentityRuntime", user: Any) -> None:
+    """Unauthorized where the user, who has shown that he is who, is disabled or was away for too long; else he is here."""
+    settings = service.kernel.settings
+    if not is_enabled(settings, user):
         raise Unauthorized()
     if settings.disable_user_account_days_inactive and user.last_active_at != today():
-        await database.run(db.update, User, user.id, last_active_at=today())
+        await service.kernel.db.run(db.update, User, user.id, last_active_at=today())
 
 
 async def _renew(service: "IdentityRuntime", user: Any, password: str) -> None:

@@ -3,11 +3,24 @@
 A domain is a project that is its own domain (`is_domain`); both live in one table. Either is deleted in `domain.py`.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from msgspec import Meta, Struct, json
-from sqlalchemy import CTE, ColumnElement, Connection, UniqueConstraint, and_, func, not_, or_, select, type_coerce
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    func,
+    not_,
+    or_,
+    select,
+    type_coerce,
+)
 from sqlalchemy import Text as SqlText
 
 from cumulet.api.crud import enveloped, list_page, shown
@@ -30,8 +43,10 @@ from cumulet.services.identity.calls import (
     target,
 )
 from cumulet.services.identity.cascade import forget_project
+from cumulet.services.identity.federation.tables import timed_membership
 from cumulet.services.identity.fields import DomainId, Label64
 from cumulet.services.identity.options import Options, merged, refuse_change, refuse_loss
+from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER, domain_rules, of_domain
 from cumulet.services.identity.tables import assignment, membership
 
@@ -109,6 +124,8 @@ def insert_project(tx: Connection, project: Project, depth: int = MAX_DEPTH) -> 
         _check_ancestors(tx, project, depth)
     _check_name(tx, project)
     db.insert(tx, project)
+    if project.is_domain:
+        db.note(tx, "domain", "created", project.id)
     return project
 
 
@@ -216,19 +233,28 @@ async def list_projects(ctx: Ctx) -> Any:
     return await list_page(ctx, Project, own_domain(Project), listing=LISTING, extra=only)
 
 
-def of_user(user_id: Any) -> ColumnElement[bool]:
-    """The condition for assignments that a user has himself or through a group."""
-    groups = select(membership.c.group_id).where(membership.c.user_id == user_id)
+def of_user(user_id: Any, groups: Any = ()) -> ColumnElement[bool]:
+    """The condition for assignments that a user has himself or through a group; `groups` are further ones, for now."""
+    t = timed_membership.c
+    lasting = select(membership.c.group_id).where(membership.c.user_id == user_id)
+    for_now = select(t.group_id).where(t.user_id == user_id, t.expires_at > bindparam("now", callable_=microseconds))
     return or_(
         and_(assignment.c.actor_type == "user", assignment.c.actor_id == user_id),
-        and_(assignment.c.actor_type == "group", assignment.c.actor_id.in_(groups)),
+        and_(
+            assignment.c.actor_type == "group",
+            or_(
+                assignment.c.actor_id.in_(lasting),
+                assignment.c.actor_id.in_(for_now),
+                *([assignment.c.actor_id.in_(groups)] if groups else []),
+            ),
+        ),
     )
 
 
-def held_by(user_id: str) -> list[ColumnElement[bool]]:
+def held_by(user_id: str, groups: Sequence[str] = ()) -> list[ColumnElement[bool]]:
     """The condition for projects on which a user holds a role: directly, through a group, or inherited from above."""
     c, a = Project.table.c, assignment.c
-    mine = of_user(user_id)
+    mine = of_user(user_id, groups)
     direct = select(a.target_id).where(mine, a.target_type == "project", ~a.inherited)
     return [
         ~c.is_domain,

@@ -1,6 +1,7 @@
 """Revoked tokens: events in the database, and the same in memory, where every token is checked against them.
 
-An event is about one token (by its audit id), or all tokens of a user, or for a project or domain, that were issued until then.
+An event is about one token (by its audit id), or all tokens of a user, of an identity provider's users, or for a project or
+domain, that were issued until then.
 """
 
 import time
@@ -45,9 +46,10 @@ class Revocations:
         self._events = {key: at for key, at in self._events.items() if at >= until}
 
     def voids(self, claims: Claims) -> bool:
-        """Whether a token was revoked: itself, its user, or what it is for."""
+        """Whether a token was revoked: itself, its user, where he comes from, or what it is for."""
         return (
             ("token", claims.audit_ids[0]) in self._events
+            or (claims.federation is not None and self.until("idp", claims.federation.idp_id) >= claims.issued_at)
             or self.until("user", claims.user_id) >= claims.issued_at
             or (claims.scope != "" and self.until(claims.scope, claims.scope_id) >= claims.issued_at)
         )

@@ -35,7 +35,7 @@ implied_role = Table(
 revocation = Table(
     "identity_revocation",
     metadata,
-    Column("kind", String(8), primary_key=True),  # token | user | project | domain
+    Column("kind", String(8), primary_key=True),  # token | user | project | domain | idp
     Column("subject", String(64), primary_key=True),
     Column("revoked_at", BigInteger, nullable=False),  # tokens issued until then are void; microseconds since 1970
 )
@@ -69,8 +69,8 @@ domain_option = Table(
     Column("domain_id", String(64), primary_key=True),
     Column("section", String(64), primary_key=True),
     Column("name", String(64), primary_key=True),
-    Column("value", LONG_TEXT, nullable=False),  # JSON; sealed where it is sensitive
-    Column("sensitive", Boolean, nullable=False),
+    Column("value", LONG_TEXT, nullable=True),  # JSON, of an option that may be shown
+    Column("sealed", LONG_TEXT, nullable=True),  # the same of a sensitive one, encrypted
 )
 
 trust_role = Table(

@@ -18,6 +18,7 @@ from cumulet.core.types import Id, Str64, Str255, new_hex_id, now, timestamp
 from cumulet.services.identity.calls import Ctx, calls, change, guard, home_domain, own_domain, search, target
 from cumulet.services.identity.cascade import forget_programs, forget_user
 from cumulet.services.identity.directory_calls import seen_first
+from cumulet.services.identity.federation.origins import Origins, origin_filters, store_origins, with_origins
 from cumulet.services.identity.fields import Day, DomainId, Label, Password, PlainTime
 from cumulet.services.identity.lockout import is_enabled, today, unlock
 from cumulet.services.identity.password_rule import check_form, password_columns, remember
@@ -40,6 +41,7 @@ class User(Resource, table="identity_user", path="/v3/users", extra="extra"):
     password: Password | None = sent_always("The password; it is never shown.", None)
     password_expires_at: PlainTime | None = read("When the password has to be changed.", None)
     option_values: dict[str, Any] = edit("Options of the user.", {}, wire="options")
+    federated: Origins | None = sent_always("The identity providers that know the user, and by which ids.", None)
     password_hash: str | None = hidden("The hash of the password.", None)
     password_created_at: int | None = hidden("When the password was set, in microseconds since 1970.", None)
     password_self_service: bool | None = hidden("Whether the user chose the password himself.", None)
@@ -80,7 +82,12 @@ async def create_user(ctx: Ctx, body: Any) -> User:
         hashed = await service.passwords.hash(body.password)
         for name, value in password_columns(settings, user.option_values, hashed).items():
             setattr(user, name, value)
-    await service.write(insert_user, user)
+
+    def store(tx: Connection) -> None:
+        insert_user(tx, user)
+        store_origins(tx, user.id, body.federated or ())
+
+    await service.write(store)
     return user
 
 
@@ -128,6 +135,8 @@ async def update_user(ctx: Ctx, user: User, body: Any) -> Any:
             more["last_active_at"] = today() if settings.disable_user_account_days_inactive else None
         changed = change(tx, User, user.id, body, **more)
         _check(tx, changed)
+        if given.get("federated"):
+            store_origins(tx, user.id, body.federated)
         if "password" in given or not changed.enabled:
             service.revocations.add(tx, "user", user.id)
         if not changed.enabled:
@@ -189,7 +198,7 @@ def _compared(value: str) -> ColumnElement[bool]:
     return COMPARISONS[name](User.table.c.password_expires_at, timestamp(stamp))
 
 
-LISTING = search(User, password_expires_at=_expiring)
+LISTING = search(User, password_expires_at=_expiring, **origin_filters(User.table.c.id))
 
 
 async def list_user_projects(ctx: Ctx, id: str) -> Any:
@@ -212,6 +221,7 @@ endpoints = [
             scope=own_domain(User),
             listing=LISTING,
             reveal=reveal,
+            finish=with_origins,
             where=(User.table.c.gone_since.is_(None),),
         ),
     ),

@@ -49,6 +49,7 @@ async def change_password(ctx: Ctx, id: str, body: PasswordChange) -> Response:
             raise Conflict("The password was changed by another request at the same time.")
         remember(tx, settings, user)
         service.revocations.add(tx, "user", id)
+        db.note(tx, "user", "updated", id)
 
     await service.write(store)
     return Response(204)

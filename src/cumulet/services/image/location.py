@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from cumulet.api.http import Endpoint, Response
 from cumulet.core import db
-from cumulet.core.context import Context
+from cumulet.core.context import Caller, Context
 from cumulet.core.errors import Conflict, Forbidden, Invalid, TooLarge
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.types import now
@@ -74,11 +74,11 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
 
     def begin(tx: Connection) -> None:
         image = find(tx, ctx.caller, image_id)
+        require(ctx, image, "add_image_location")
         if image.status != "queued":
             raise Conflict(f"It's not allowed to add locations if image status is {image.status}.")
-        require(ctx, image, "add_image_location")
         if not runtime.web.reads(body.url):
-            if "service" not in ctx.caller.roles:
+            if not _is_service(ctx.caller):
                 raise Forbidden("http store must be enabled to use location API by normal user.")
             raise Invalid(f"No store of this cloud reads {body.url}.")
         _check_told(body.validation_data)
@@ -96,6 +96,11 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
 
     await runtime.kernel.db.run(begin)
     return Response(202)
+
+
+def _is_service(caller: Caller) -> bool:
+    """Whether a service asks, for itself or on behalf of the caller."""
+    return "service" in caller.roles or (caller.service is not None and "service" in caller.service.roles)
 
 
 def _check_told(told: Validation | None) -> None:

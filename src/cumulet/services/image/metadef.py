@@ -5,6 +5,7 @@ see a namespace sees all that is in it; who may not is told that it is not there
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from sqlalchemy import ColumnElement, Connection, or_, select
 
 from cumulet.api.http import Endpoint, Query, Request, Response
-from cumulet.api.resource import AUTO, SORT, Resource, edit, hidden, read
+from cumulet.api.resource import AUTO, SORT, Resource, ResourceMeta, edit, hidden, read, sent
 from cumulet.core import db
 from cumulet.core.context import Caller, Context
 from cumulet.core.db.store import load_all
@@ -91,9 +92,32 @@ class Property(Struct, forbid_unknown_fields=True, rename={"unique": "uniqueItem
 Properties = dict[Label, Property]
 
 
+class Tag(Struct, forbid_unknown_fields=True):
+    """A tag among others."""
+
+    name: Label
+
+
+class NewAssociation(Struct, forbid_unknown_fields=True):
+    """A type of resources that a new namespace is for."""
+
+    name: Label
+    prefix: Str80 | None = None
+    properties_target: Str80 | None = None
+
+
+class NewObject(Struct, forbid_unknown_fields=True):
+    """An object that a new namespace has."""
+
+    name: Label
+    description: str | None = None
+    required: list[str] = []
+    properties: Properties = {}
+
+
 class Namespace(
     Resource, table="image_metadef_namespace", path="/v2/metadefs/namespaces", primary_key=("namespace",), key="",
-    plural="namespaces",
+    plural="namespaces", ignore_unknown=True,
 ):  # fmt: skip
     """A set of definitions of metadata."""
 
@@ -105,6 +129,10 @@ class Namespace(
     owner: Str255 | None = edit("The project it belongs to.", AUTO, SORT, index=True)
     created_at: Time = read("When it was made.", use=SORT)
     updated_at: Time = read("When it last changed.", use=SORT)
+    resource_type_associations: list[NewAssociation] = sent("The types of resources that it is for.", [])
+    objects: list[NewObject] = sent("Its objects.", [])
+    properties: Properties = sent("Its properties, by name.", {})
+    tags: list[Tag] = sent("Its tags.", [])
 
 
 class Part(Resource):
@@ -157,15 +185,26 @@ def refuse_protected(namespace: Namespace, what: str) -> None:
         raise Forbidden(f"The namespace {namespace.namespace} is protected: {what} cannot be deleted.")
 
 
-async def writable(request: Request) -> None:
-    """Refuse a body that sends what only the service says."""
+async def writable(request: Request, model: Any) -> None:
+    """Refuse a body that sends what only the service says, or what `model` does not have."""
     try:
-        sent = msgspec.json.decode(await request.read(), type=dict[str, msgspec.Raw])
+        given = msgspec.json.decode(await request.read(), type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         raise Invalid(f"The body is no JSON object: {error}") from None
-    for name in READ_ONLY:
-        if name in sent:
+    for name in given:
+        if name in READ_ONLY:
             raise Forbidden(f"Attribute '{name}' is read-only.")
+    known = _names(model)
+    if unknown := [name for name in given if name not in known]:
+        raise Invalid(f"Attribute {', '.join(unknown)} is not known here; these are: {', '.join(known)}.")
+
+
+@cache
+def _names(model: Any) -> tuple[str, ...]:
+    """The attributes of a body."""
+    if isinstance(model, ResourceMeta):
+        return tuple(field.wire for field in model.at("create"))
+    return tuple(model.__struct_encode_fields__)
 
 
 def one(tx: Connection, cls: Any, namespace: str, name: str) -> Any:
@@ -242,9 +281,8 @@ class Parts(Struct, frozen=True):
     change: str
     remove: str
     clear: tuple[str, ...]
-    decode: Callable[
-        [bytes], dict[str, Any]
-    ]  # a body to the columns it says; everywhere a change says what a create does
+    body: Any  # what makes one, and says anew what one is
+    columns: Callable[[Any], dict[str, Any]]  # what such a body says, by column
     view: Callable[[Any], dict[str, Any]]
     listed: Callable[[list[Any]], dict[str, Any]]
 
@@ -279,9 +317,9 @@ def _changing(kind: Parts) -> dict[str, Callable[..., Any]]:
     """The functions that make and change a kind of part, likewise."""
     cls = kind.cls
 
-    async def create(ctx: Ctx, namespace: str) -> Response:
-        await writable(ctx.request)
-        made = kind.new(namespace, kind.decode(await ctx.request.read()))
+    async def create(ctx: Ctx, namespace: str, body: Any) -> Response:
+        await writable(ctx.request, kind.body)
+        made = kind.new(namespace, kind.columns(body))
 
         def add(tx: Connection) -> None:
             require(ctx, find(tx, ctx.caller, namespace), kind.add)
@@ -291,9 +329,9 @@ def _changing(kind: Parts) -> dict[str, Callable[..., Any]]:
         await ctx.service.kernel.db.run(add)
         return Response(201, kind.view(made))
 
-    async def update(ctx: Ctx, namespace: str, name: str) -> Any:
-        await writable(ctx.request)
-        new = kind.decode(await ctx.request.read())
+    async def update(ctx: Ctx, namespace: str, name: str, body: Any) -> Any:
+        await writable(ctx.request, kind.body)
+        new = kind.columns(body)
 
         def store(tx: Connection) -> Any:
             require(ctx, find(tx, ctx.caller, namespace), kind.change)
@@ -341,9 +379,9 @@ def endpoints_of(kind: Parts, **own: Callable[..., Any]) -> list[Endpoint]:
     path, resource = f"{ONE}/{kind.plural}", kind.cls
     return [
         Endpoint("GET", path, serve["index"], resource=resource),
-        Endpoint("POST", path, serve["create"], status=201, resource=resource),
+        Endpoint("POST", path, serve["create"], body=kind.body, status=201, resource=resource),
         Endpoint("DELETE", path, serve["clear"], status=204, resource=resource),
         Endpoint("GET", path + "/{name}", serve["show"], resource=resource),
-        Endpoint("PUT", path + "/{name}", serve["update"], resource=resource),
+        Endpoint("PUT", path + "/{name}", serve["update"], body=kind.body, resource=resource),
         Endpoint("DELETE", path + "/{name}", serve["delete"], status=204, resource=resource),
     ]

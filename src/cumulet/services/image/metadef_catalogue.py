@@ -7,7 +7,6 @@ changed stays changed.
 import asyncio
 from pathlib import Path
 
-import msgspec
 from sqlalchemy import Connection
 
 from cumulet.config import SettingsError
@@ -30,18 +29,10 @@ def _read(directory: Path) -> list[Whole]:
     found = []
     for file in sorted(directory.glob("*.json")):
         try:
-            found.append(read_whole(_cleared(file.read_bytes()), OWNER))
-        except (OSError, msgspec.DecodeError, CloudError) as error:
+            found.append(read_whole(Namespace.decode("create", file.read_bytes()), OWNER))
+        except (OSError, CloudError) as error:
             raise SettingsError(f"`image_metadefs`: the file {file} cannot be used: {error}") from error
     return found
-
-
-def _cleared(data: bytes) -> bytes:
-    """The file without what only the service says, which files that were exported from a cloud have."""
-    raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode(
-        {k: v for k, v in raw.items() if k not in ("self", "schema", "created_at", "updated_at")}
-    )
 
 
 def _store_missing(tx: Connection, wanted: list[Whole]) -> int:

@@ -23,10 +23,7 @@ from cumulet.services.image.metadef import (
     ONE,
     PATH,
     Ctx,
-    Label,
     Namespace,
-    Properties,
-    Str80,
     find,
     of_namespaces,
     refuse_protected,
@@ -37,39 +34,10 @@ from cumulet.services.image.metadef_object import OBJECTS, MetadefObject
 from cumulet.services.image.metadef_property import PROPERTIES, MetadefProperty
 from cumulet.services.image.metadef_resource_type import Association, associate
 from cumulet.services.image.metadef_resource_type import view as association_view
-from cumulet.services.image.metadef_tag import TAGS, MetadefTag, Tag
+from cumulet.services.image.metadef_tag import TAGS, MetadefTag
 
 LISTING = Listing(sort=(("created_at", "desc"),))
 PARTS = (MetadefObject, MetadefProperty, MetadefTag, Association)
-
-
-class NewAssociation(Struct, forbid_unknown_fields=True):
-    """A type of resources that a new namespace is for."""
-
-    name: Label
-    prefix: Str80 | None = None
-    properties_target: Str80 | None = None
-
-
-class NewObject(Struct, forbid_unknown_fields=True):
-    """An object that a new namespace has."""
-
-    name: Label
-    description: str | None = None
-    required: list[str] = []
-    properties: Properties = {}
-
-
-class Contents(Struct):
-    """What a namespace may be made with, beside its own attributes."""
-
-    resource_type_associations: list[NewAssociation] = []
-    objects: list[NewObject] = []
-    properties: Properties = {}
-    tags: list[Tag] = []
-
-
-CONTENTS = frozenset(Contents.__struct_fields__)
 
 
 def view(item: Namespace, **more: Any) -> dict[str, Any]:
@@ -158,32 +126,25 @@ class Whole(Struct):
     tags: Sequence[MetadefTag]
 
 
-def read_whole(data: bytes, owner: str | None) -> Whole:
-    """What a body that makes a namespace says (a file of an operator's, too). Invalid, Conflict (a name comes twice)."""
-    try:
-        raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-        inside = msgspec.json.decode(data, type=Contents)
-    except msgspec.DecodeError as error:
-        raise Invalid(f"Provided object does not match schema 'namespace': {error}") from None
-    body = Namespace.decode("create", msgspec.json.encode({k: v for k, v in raw.items() if k not in CONTENTS}))
+def read_whole(body: Any, owner: str | None) -> Whole:
+    """What a body that makes a namespace says; Conflict if a name comes twice."""
     moment = now()
     times = {"created_at": moment, "updated_at": moment}
-    given = body.given()
-    namespace = Namespace.new(body, owner=given.get("owner", owner), **times)
+    namespace = Namespace.new(body, owner=body.given().get("owner", owner), **times)
     name = namespace.namespace
     for what, names in (
-        ("resource type", [a.name for a in inside.resource_type_associations]),
-        ("object", [o.name for o in inside.objects]),
-        ("tag", [t.name for t in inside.tags]),
+        ("resource type", [a.name for a in body.resource_type_associations]),
+        ("object", [o.name for o in body.objects]),
+        ("tag", [t.name for t in body.tags]),
     ):
         if len({*names}) < len(names):
             raise Conflict(f"A {what} is named twice.")
     return Whole(
         namespace,
-        [Association(namespace=name, **msgspec.structs.asdict(a), **times) for a in inside.resource_type_associations],
-        [OBJECTS.new(name, msgspec.structs.asdict(o)) for o in inside.objects],
-        [PROPERTIES.new(name, {"name": key, "content": value}) for key, value in inside.properties.items()],
-        [TAGS.new(name, {"name": tag.name}) for tag in inside.tags],
+        [Association(namespace=name, **msgspec.structs.asdict(a), **times) for a in body.resource_type_associations],
+        [OBJECTS.new(name, msgspec.structs.asdict(o)) for o in body.objects],
+        [PROPERTIES.new(name, {"name": key, "content": value}) for key, value in body.properties.items()],
+        [TAGS.new(name, {"name": tag.name}) for tag in body.tags],
     )
 
 
@@ -198,10 +159,10 @@ def store(tx: Connection, whole: Whole) -> None:
         db.insert_many(tx, parts)
 
 
-async def create_namespace(ctx: Ctx) -> Response:
+async def create_namespace(ctx: Ctx, body: Any) -> Response:
     """Make a namespace of metadata definitions, with all that it is to hold."""
-    await metadef.writable(ctx.request)
-    whole = read_whole(await ctx.request.read(), ctx.caller.project_id)
+    await metadef.writable(ctx.request, Namespace)
+    whole = read_whole(body, ctx.caller.project_id)
     needed = {
         "add_metadef_resource_type_association": whole.associations,
         "add_metadef_object": whole.objects,
@@ -222,10 +183,10 @@ async def create_namespace(ctx: Ctx) -> Response:
     return Response(201, made, {"Location": made["self"]})
 
 
-async def update_namespace(ctx: Ctx, namespace: str) -> Any:
+async def update_namespace(ctx: Ctx, namespace: str, body: Any) -> Any:
     """Say anew what a namespace of metadata definitions is; what is in it stays."""
-    await metadef.writable(ctx.request)
-    new = read_whole(await ctx.request.read(), ctx.caller.project_id).namespace
+    await metadef.writable(ctx.request, Namespace)
+    new = read_whole(body, ctx.caller.project_id).namespace
 
     def change(tx: Connection) -> Any:
         old = find(tx, ctx.caller, namespace)
@@ -260,8 +221,8 @@ async def delete_namespace(ctx: Ctx, namespace: str) -> Response:
 
 endpoints = [
     Endpoint("GET", PATH, list_namespaces, "get_metadef_namespaces", resource=Namespace),
-    Endpoint("POST", PATH, create_namespace, "add_metadef_namespace", status=201, resource=Namespace),
+    Endpoint("POST", PATH, create_namespace, "add_metadef_namespace", Namespace, status=201, resource=Namespace),
     Endpoint("GET", ONE, show_namespace, resource=Namespace),
-    Endpoint("PUT", ONE, update_namespace, resource=Namespace),
+    Endpoint("PUT", ONE, update_namespace, body=Namespace, resource=Namespace),
     Endpoint("DELETE", ONE, delete_namespace, status=204, resource=Namespace),
 ]

@@ -10,7 +10,12 @@ from cumulet.services.image.metadef import ONE, PATH, Part, Parts, Properties
 
 
 class MetadefObject(
-    Part, table="image_metadef_object", primary_key=("namespace", "name"), path=ONE + "/objects", key=""
+    Part,
+    table="image_metadef_object",
+    primary_key=("namespace", "name"),
+    path=ONE + "/objects",
+    key="",
+    ignore_unknown=True,
 ):
     """A group of properties that belong together."""
 
@@ -27,15 +32,11 @@ def view(item: MetadefObject) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _decode(data: bytes) -> dict[str, Any]:
-    given: dict[str, Any] = MetadefObject.decode("create", data).given()
-    return given
-
-
 OBJECTS = Parts(
     MetadefObject, "objects",
     show="get_metadef_object", index="get_metadef_objects", add="add_metadef_object", change="modify_metadef_object",
-    remove="delete_metadef_object", clear=("delete_metadef_namespace",), decode=_decode, view=view,
+    remove="delete_metadef_object", clear=("delete_metadef_namespace",), body=MetadefObject,
+    columns=lambda body: dict(body.given()), view=view,
     listed=lambda items: {"objects": [view(item) for item in items], "schema": "v2/schemas/metadefs/objects"},
 )  # fmt: skip
 

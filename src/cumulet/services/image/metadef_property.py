@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from cumulet.api.resource import hidden
-from cumulet.core.errors import Invalid, NotFound
+from cumulet.core.errors import NotFound
 from cumulet.services.image import metadef
 from cumulet.services.image.metadef import ONE, Ctx, Label, Part, Parts, Property, find, one, require
 from cumulet.services.image.metadef_resource_type import Association
@@ -25,19 +25,15 @@ class MetadefProperty(
     content: Property = hidden("The JSON schema.")
 
 
-class Named(Property, kw_only=True):
+class Named(Property, kw_only=True, forbid_unknown_fields=False):
     """A property as it is sent alone."""
 
     name: Label
 
 
-def _decode(data: bytes) -> dict[str, Any]:
-    try:
-        sent = msgspec.to_builtins(msgspec.json.decode(data, type=Named))
-        name = sent.pop("name")
-        return {"name": name, "content": msgspec.convert(sent, Property)}
-    except msgspec.DecodeError as error:
-        raise Invalid(f"Provided object does not match schema 'property': {error}") from None
+def _columns(body: Named) -> dict[str, Any]:
+    content = msgspec.to_builtins(body)
+    return {"name": content.pop("name"), "content": msgspec.convert(content, Property)}
 
 
 def view(item: MetadefProperty) -> dict[str, Any]:
@@ -49,7 +45,7 @@ PROPERTIES = Parts(
     MetadefProperty, "properties",
     show="get_metadef_property", index="get_metadef_properties", add="add_metadef_property",
     change="modify_metadef_property", remove="remove_metadef_property", clear=("delete_metadef_namespace",),
-    decode=_decode, view=view, listed=lambda items: {"properties": {item.name: item.content for item in items}},
+    body=Named, columns=_columns, view=view, listed=lambda items: {"properties": {item.name: item.content for item in items}},
 )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class ResourceType(
 
 class Association(
     Part, table="image_metadef_association", primary_key=("namespace", "name"), path=ONE + "/resource_types", key="",
-    plural="resource_type_associations",
+    plural="resource_type_associations", ignore_unknown=True,
 ):  # fmt: skip
     """That a namespace is for resources of a type."""
 
@@ -87,10 +87,9 @@ async def list_associations(ctx: Ctx, namespace: str) -> Any:
     return {"resource_type_associations": await ctx.service.kernel.db.read(look)}
 
 
-async def create_association(ctx: Ctx, namespace: str) -> Response:
+async def create_association(ctx: Ctx, namespace: str, body: Any) -> Response:
     """Say that a namespace of metadata definitions is for resources of a type."""
-    await metadef.writable(ctx.request)
-    body = Association.decode("create", await ctx.request.read())
+    await metadef.writable(ctx.request, Association)
     moment = now()
     made = Association.new(body, namespace=namespace, created_at=moment, updated_at=moment)
 
@@ -124,6 +123,6 @@ endpoints = [
         "GET", "/v2/metadefs/resource_types", list_resource_types, "list_metadef_resource_types", resource=ResourceType
     ),
     Endpoint("GET", _ALL, list_associations, resource=Association),
-    Endpoint("POST", _ALL, create_association, status=201, resource=Association),
+    Endpoint("POST", _ALL, create_association, body=Association, status=201, resource=Association),
     Endpoint("DELETE", _ALL + "/{name}", delete_association, status=204, resource=Association),
 ]

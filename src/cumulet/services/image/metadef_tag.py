@@ -12,17 +12,13 @@ from cumulet.api.query import TRUE
 from cumulet.core import db
 from cumulet.core.errors import Conflict
 from cumulet.services.image import metadef
-from cumulet.services.image.metadef import ONE, Ctx, Label, Part, Parts, find, refuse_taken, require
+from cumulet.services.image.metadef import ONE, Ctx, Part, Parts, Tag, find, refuse_taken, require
 
 
-class MetadefTag(Part, table="image_metadef_tag", primary_key=("namespace", "name"), path=ONE + "/tags", key=""):
+class MetadefTag(
+    Part, table="image_metadef_tag", primary_key=("namespace", "name"), path=ONE + "/tags", key="", ignore_unknown=True
+):
     """A word that things may be marked with."""
-
-
-class Tag(Struct, forbid_unknown_fields=True):
-    """A tag as it is sent among others."""
-
-    name: Label
 
 
 class Tags(Struct, forbid_unknown_fields=True):
@@ -36,10 +32,6 @@ def view(item: MetadefTag) -> dict[str, Any]:
     return metadef.shown(item, "name")
 
 
-def _decode(data: bytes) -> dict[str, Any]:
-    return {"name": MetadefTag.decode("create", data).name}
-
-
 def _listed(items: list[MetadefTag]) -> dict[str, Any]:
     return {"tags": [{"name": item.name} for item in items]}
 
@@ -47,13 +39,13 @@ def _listed(items: list[MetadefTag]) -> dict[str, Any]:
 TAGS = Parts(
     MetadefTag, "tags", show="get_metadef_tag", index="get_metadef_tags", add="add_metadef_tag",
     change="modify_metadef_tag", remove="delete_metadef_tag", clear=("delete_metadef_namespace", "delete_metadef_tags"),
-    decode=_decode, view=view, listed=_listed,
+    body=MetadefTag, columns=lambda body: dict(body.given()), view=view, listed=_listed,
 )  # fmt: skip
 
 
 async def create_tag(ctx: Ctx, namespace: str, name: str) -> Response:
     """Add a tag to a namespace of metadata definitions."""
-    made = TAGS.new(namespace, _decode(msgspec.json.encode({"name": name})))
+    made = TAGS.new(namespace, MetadefTag.decode("create", msgspec.json.encode({"name": name})).given())
 
     def add(tx: Connection) -> None:
         require(ctx, find(tx, ctx.caller, namespace), "add_metadef_tag")
@@ -89,5 +81,5 @@ async def create_tags(ctx: Ctx, namespace: str, body: Tags) -> Response:
 endpoints = [
     *[e for e in metadef.endpoints_of(TAGS) if (e.method, e.path) != ("POST", f"{ONE}/tags")],
     Endpoint("POST", ONE + "/tags", create_tags, body=Tags, status=201, resource=MetadefTag),
-    Endpoint("POST", ONE + "/tags/{name}", create_tag, status=201, resource=MetadefTag),
+    Endpoint("POST", ONE + "/tags/{name}", create_tag, status=201),
 ]

@@ -54,7 +54,8 @@ class Protections(Struct, frozen=True):
             return "@" in allowed
         if self.policies:
             return all(policy.allows(rule, caller, None) for rule in allowed)
-        return not allowed.isdisjoint(caller.roles)
+        handed_on = caller.service.roles if caller.service else frozenset()
+        return not allowed.isdisjoint(caller.roles | handed_on)
 
 
 def read_protections(file: Path | None, style: Format, known: frozenset[str]) -> Protections:

@@ -16,7 +16,7 @@ from cumulet.api.query import FALSE, TRUE
 from cumulet.core.context import Context
 from cumulet.core.errors import Gone, Invalid
 from cumulet.services.image.image import LISTING, Image, find
-from cumulet.services.image.rules import ADMIN, in_project
+from cumulet.services.image.rules import PARTS
 from cumulet.services.image.search import conditions
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Ctx: TypeAlias = "Context[ImageRuntime]"
 
-RULES = in_project({"registry:get_images": ADMIN})
+RULES = {"registry:get_images": f"{PARTS['context_is_admin']} and {PARTS['project_scope']}"}
 GONE = (
     "The image registry is read-only: upstream removed it, with version 1 of the image API. "
     "Images are made and changed by version 2, at the catalogue's endpoint of type `image`."

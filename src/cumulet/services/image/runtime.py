@@ -45,10 +45,13 @@ GUEST_IMAGE_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "cumulet-guest.image"))
 class ImageRuntime:
     """Implements `interface.Images`."""
 
-    def __init__(self, kernel: Kernel, identity: Identity | None = None) -> None:
-        """Without `identity` nothing is limited."""
+    def __init__(
+        self, kernel: Kernel, identity: Identity | None = None, rules: frozenset[str] = frozenset(RULES)
+    ) -> None:
+        """Without `identity` nothing is limited. `rules` are those that policy has: property protections may name them."""
         self.kernel = kernel
         self.identity = identity
+        self.rules = rules
         self.protections = Protections()
         self.web: Places = Web(kernel.settings.image_web)
         Locator(self)
@@ -67,7 +70,7 @@ class ImageRuntime:
             read_protections,
             settings.image_property_protections,
             settings.image_property_protection_format,
-            frozenset(RULES),
+            self.rules,
         )
         kept, waiting = await self.kernel.db.run(self._recover)
         for name, store in self.stores.own.items():

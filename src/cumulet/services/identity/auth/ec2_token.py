@@ -19,6 +19,7 @@ from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.credential import EC2, LEAVES, Credential, ec2_blob, ec2_id, reveal
+from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.revocation import microseconds
 from cumulet.services.identity.session import Session
 from cumulet.services.identity.signature import Malformed, Signed, is_fresh, signed_at, verifies_ec2, verifies_s3
@@ -127,6 +128,6 @@ async def _token(ctx: Ctx, credential: Credential, blob: dict[str, Any]) -> tupl
 
 
 endpoints = [
-    Endpoint("POST", "/v3/ec2tokens", ec2_token, "identity:ec2tokens_validate", body=SignedRequest),
-    Endpoint("POST", "/v3/s3tokens", s3_token, "identity:s3tokens_validate", body=SignedRequest),
+    Endpoint("POST", "/v3/ec2tokens", audited(ec2_token), "identity:ec2tokens_validate", body=SignedRequest),
+    Endpoint("POST", "/v3/s3tokens", audited(s3_token), "identity:s3tokens_validate", body=SignedRequest),
 ]

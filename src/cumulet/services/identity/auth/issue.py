@@ -14,10 +14,11 @@ from cumulet.services.identity.auth.method import Proof
 from cumulet.services.identity.auth.place import Place
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.catalog import catalog_for
-from cumulet.services.identity.claims import Claims
+from cumulet.services.identity.claims import Claims, Federation
 from cumulet.services.identity.memory import Known
+from cumulet.services.identity.notifications import tell_token
 from cumulet.services.identity.revocation import microseconds
-from cumulet.services.identity.session import Session
+from cumulet.services.identity.session import Session, UserRef
 
 
 async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
@@ -47,6 +48,7 @@ async def issue(ctx: Ctx, proof: Proof, place: Place) -> tuple[str, Session]:
         raise Unauthorized()
     if place.spend is not None:
         await runtime.write(place.spend)
+    await tell_token(ctx, claims.user_id)
     return runtime.keys.seal(claims), session
 
 
@@ -67,11 +69,13 @@ async def _reply(ctx: Ctx, token: str, session: Session, told: bytes, status: in
     if session.claims.scope and "nocatalog" not in ctx.request.query:
         seen = await catalog(ctx, session.project.id if session.project else None, session.user.id)
         told = b"".join((told[:-2], b',"catalog":', seen, b"}}"))  # one for many tokens, and much longer than the rest
+    if providers := await ctx.service.service_providers():
+        told = b"".join((told[:-2], b',"service_providers":', providers, b"}}"))
     return Response(status, told, headers)
 
 
 def token_body(session: Session) -> dict[str, Any]:
-    """What is told of a token, but for the catalogue."""
+    """What is told of a token, but for the catalogue and the service providers."""
     claims = session.claims
     token: dict[str, Any] = {
         "methods": claims.methods,
@@ -86,11 +90,23 @@ def token_body(session: Session) -> dict[str, Any]:
         token["domain"] = session.domain
     elif session.system:
         token["system"] = {"all": True}
+    if claims.federation is not None:
+        token["user"] = _federated(session.user, claims.federation)
     if session.lent is not None:
         token |= session.lent.shown
     if claims.scope:
         token["roles"] = session.roles
     return token
+
+
+def _federated(user: UserRef, federation: Federation) -> dict[str, Any]:
+    """A user as he is told of, with where he comes from; he has no password here that could expire."""
+    origin = {
+        "groups": [{"id": id} for id in federation.group_ids],
+        "identity_provider": {"id": federation.idp_id},
+        "protocol": {"id": federation.protocol_id},
+    }
+    return {"domain": user.domain, "id": user.id, "name": user.name, "OS-FEDERATION": origin}
 
 
 async def catalog(ctx: Ctx, project_id: str | None, user_id: str) -> Raw:

@@ -8,6 +8,8 @@ from cumulet.services.identity.auth.by_password import prove_password
 from cumulet.services.identity.auth.by_token import prove_token
 from cumulet.services.identity.auth.by_totp import prove_totp
 from cumulet.services.identity.auth.method import Method
+from cumulet.services.identity.federation.external import prove_external
+from cumulet.services.identity.federation.login import prove_mapped
 
 METHODS: Mapping[str, Method] = {
     "password": prove_password,
@@ -15,4 +17,8 @@ METHODS: Mapping[str, Method] = {
     "oauth1": prove_oauth1,
     "application_credential": prove_application_credential,
     "totp": prove_totp,
+    "mapped": prove_mapped,
+    "openid": prove_mapped,
+    "saml2": prove_mapped,
+    "external": prove_external,
 }

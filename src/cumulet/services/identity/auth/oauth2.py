@@ -18,6 +18,7 @@ from cumulet.services.identity.auth.scope import place_of
 from cumulet.services.identity.auth.token import prove
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.claims import APPLICATION_CREDENTIAL
+from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.oauth1 import FORM
 
 NOT_STORED = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -90,6 +91,6 @@ def _error(ctx: Ctx, status: int, code: str, text: str, **headers: str) -> Respo
 RULES: dict[str, str] = {}
 _PATH = "/v3/OS-OAUTH2/token"
 endpoints = [
-    Endpoint("POST", _PATH, issue_access_token, auth=False),
+    Endpoint("POST", _PATH, audited(issue_access_token), auth=False),
     *(Endpoint(method, _PATH, refuse_other_methods, auth=False) for method in ("GET", "PUT", "PATCH", "DELETE")),
 ]

@@ -14,6 +14,7 @@ from cumulet.services.identity.auth.receipt import continued, receipt_reply, req
 from cumulet.services.identity.auth.scope import Scope, place_of
 from cumulet.services.identity.calls import Ctx
 from cumulet.services.identity.memory import Known
+from cumulet.services.identity.notifications import audited
 from cumulet.services.identity.rules import ADMIN, ADMIN_OR_SYSTEM_READER
 
 ACCESS_RULES = 1.0
@@ -24,6 +25,7 @@ RULES = {
     "identity:check_token": f"{ADMIN_OR_SYSTEM_READER} or rule:token_subject",
     "identity:revoke_token": f"{ADMIN} or rule:token_subject",
 }
+TRUE = frozenset({"1", "t", "true", "on", "y", "yes"})
 
 
 class Identity(Struct):
@@ -73,11 +75,11 @@ async def prove(ctx: Ctx, methods: list[str], payloads: dict[str, Any]) -> Proof
     return combined([await METHODS[method](ctx, payloads[method]) for method in dict.fromkeys(methods)])
 
 
-async def _subject(ctx: Ctx, rule: str) -> tuple[str, Known]:
+async def _subject(ctx: Ctx, rule: str, *, allow_expired: bool = False) -> tuple[str, Known]:
     """The token that the request is about, if the caller may do this with it."""
     token = ctx.request.headers.get("X-Subject-Token") or ""
     try:
-        known = await ctx.service.known(token)
+        known = await ctx.service.known(token, allow_expired=allow_expired)
     except Unauthorized:
         raise NotFound(message="Failed to validate token") from None
     ctx.require(rule, {"target.token.user_id": known.session.user.id})
@@ -93,9 +95,11 @@ def _knows_access_rules(ctx: Ctx) -> bool:
 
 
 async def show_token(ctx: Ctx) -> Response:
-    """Validate a token and show what it is for. One with access rules is only valid to who holds its user to them."""
+    """Validate a token and show what it is for. One with access rules is only valid to who holds its user to them; with
+    `allow_expired` one counts too that ended a while ago."""
     rule = "identity:check_token" if ctx.request.method == "HEAD" else "identity:validate_token"
-    token, known = await _subject(ctx, rule)
+    late = (ctx.request.query.get("allow_expired") or "").lower() in TRUE
+    token, known = await _subject(ctx, rule, allow_expired=late)
     lent = known.session.lent
     if lent is not None and lent.access_rules is not None and not _knows_access_rules(ctx):
         raise NotFound(message="Failed to validate token")
@@ -110,7 +114,7 @@ async def revoke_token(ctx: Ctx) -> Response:
 
 
 endpoints = [
-    Endpoint("POST", "/v3/auth/tokens", issue_token, body=AuthBody, status=201, auth=False),
-    Endpoint("GET", "/v3/auth/tokens", show_token),
+    Endpoint("POST", "/v3/auth/tokens", audited(issue_token), body=AuthBody, status=201, auth=False),
+    Endpoint("GET", "/v3/auth/tokens", show_token, beyond_rules=True),
     Endpoint("DELETE", "/v3/auth/tokens", revoke_token),
 ]

@@ -126,9 +126,13 @@ def upgrade() -> None:
         sa.Column(
             "value",
             sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
-            nullable=False,
+            nullable=True,
         ),
-        sa.Column("sensitive", sa.Boolean(), nullable=False),
+        sa.Column(
+            "sealed",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
         sa.PrimaryKeyConstraint("domain_id", "section", "name"),
     )
     op.create_table(
@@ -172,6 +176,24 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id"),
     )
     op.create_table(
+        "identity_federated_user",
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.Column("protocol_id", sa.String(length=64), nullable=False),
+        sa.Column("unique_id", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("made", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("idp_id", "protocol_id", "unique_id"),
+    )
+    op.create_index(op.f("ix_identity_federated_user_user_id"), "identity_federated_user", ["user_id"], unique=False)
+    op.create_table(
+        "identity_federation_protocol",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.Column("mapping_id", sa.String(length=64), nullable=False),
+        sa.Column("remote_id_attribute", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("id", "idp_id"),
+    )
+    op.create_table(
         "identity_limit",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=True),
@@ -192,6 +214,13 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_identity_limit_domain_id"), "identity_limit", ["domain_id"], unique=False)
     op.create_index(op.f("ix_identity_limit_owner_id"), "identity_limit", ["owner_id"], unique=False)
+    op.create_table(
+        "identity_mapping",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("rules", types.Json(), nullable=False),
+        sa.Column("schema_version", sa.String(length=64), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
     op.create_table(
         "identity_password_history",
         sa.Column("user_id", sa.String(length=64), nullable=False),
@@ -214,6 +243,21 @@ def upgrade() -> None:
         op.f("ix_identity_policy_association_service_id"), "identity_policy_association", ["service_id"], unique=False
     )
     op.create_table(
+        "identity_provider",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("domain_id", sa.String(length=64), nullable=True),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column("remote_ids", types.Json(), nullable=True),
+        sa.Column("authorization_ttl", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index(op.f("ix_identity_provider_domain_id"), "identity_provider", ["domain_id"], unique=False)
+    op.create_table(
         "identity_registered_limit",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("service_id", sa.String(length=64), nullable=False),
@@ -228,6 +272,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("service_id", "region_id", "resource_name", name="identity_registered_limit_resource"),
     )
+    op.create_table(
+        "identity_remote_id",
+        sa.Column("remote_id", sa.String(length=255), nullable=False),
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("remote_id"),
+    )
+    op.create_index(op.f("ix_identity_remote_id_idp_id"), "identity_remote_id", ["idp_id"], unique=False)
     op.create_table(
         "identity_request_token",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -246,6 +297,32 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_identity_request_token_consumer_id"), "identity_request_token", ["consumer_id"], unique=False
+    )
+    op.create_table(
+        "identity_service_provider",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("auth_url", sa.String(length=256), nullable=False),
+        sa.Column("sp_url", sa.String(length=256), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column(
+            "description",
+            sa.Text().with_variant(mysql.LONGTEXT(), "mariadb").with_variant(mysql.LONGTEXT(), "mysql"),
+            nullable=True,
+        ),
+        sa.Column("relay_state_prefix", sa.String(length=256), nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "identity_timed_membership",
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("group_id", sa.String(length=64), nullable=False),
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.Column("verified_at", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("user_id", "group_id", "idp_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_timed_membership_group_id"), "identity_timed_membership", ["group_id"], unique=False
     )
     op.create_table(
         "identity_trust",
@@ -282,6 +359,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("trust_id", "role_id"),
     )
     op.create_index(op.f("ix_identity_trust_role_role_id"), "identity_trust_role", ["role_id"], unique=False)
+    op.create_table(
+        "identity_used_assertion",
+        sa.Column("idp_id", sa.String(length=64), nullable=False),
+        sa.Column("assertion_id", sa.String(length=255), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("idp_id", "assertion_id"),
+    )
+    op.create_index(
+        op.f("ix_identity_used_assertion_expires_at"), "identity_used_assertion", ["expires_at"], unique=False
+    )
     op.create_table(
         "identity_used_passcode",
         sa.Column("user_id", sa.String(length=64), nullable=False),

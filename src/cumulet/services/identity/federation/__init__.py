@@ -1,0 +1,1 @@
+"""Users of other organisations: identity providers, what their assertions mean here, and the logins that rest on them."""
