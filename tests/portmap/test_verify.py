@@ -7,11 +7,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.cloud import SOURCE
 from tests.portmap.hosts import NEEDS_ROOT, Place, inventory, place
+from tests.portmap.servers import needs, running
 
+SSHD = "/usr/sbin/sshd"
 ROLES = {"one": "controller", "two": "compute", "three": "storage"}
 DROP = "table inet site {\n\tchain input {\n\t\ttype filter hook input priority 0; policy accept;\n\t\t%s\n\t}\n}\n"
 
@@ -111,10 +114,44 @@ def test_what_listens_undeclared_and_can_be_reached_is_told(site: Place, tmp_pat
 
 @NEEDS_ROOT
 @pytest.mark.root
+@needs(SSHD, "ssh-keygen", "ssh")
+def test_over_ssh(site: Place, tmp_path: Path) -> None:
+    """The same through sshd on one of the hosts, whose shell gets the words."""
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", tmp_path / name], check=True)
+    (tmp_path / "authorized").write_text((tmp_path / "user.pub").read_text())
+    options = {
+        "HostKey": tmp_path / "host", "AuthorizedKeysFile": tmp_path / "authorized", "PidFile": "none", "UsePAM": "no",
+        "StrictModes": "no", "ListenAddress": site.address("two", "internal"), "PermitRootLogin": "yes",
+    }  # fmt: skip
+    flags = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+    Path("/run/sshd").mkdir(exist_ok=True)  # which it wants, and the package makes only when it starts the service
+    sshd = [*site.command("two"), SSHD, "-D", "-e", "-f", "/dev/null", *flags]
+
+    def listens() -> bool:
+        return ":22 " in site.run("two", "ss", "-lnt").stdout
+
+    known = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"]
+    ssh = [*site.command("one"), "ssh", "-i", str(tmp_path / "user"), *known, f"root@{site.address('two', 'internal')}"]
+    script = tmp_path / "ssh"
+    script.write_text(f'#!/bin/sh\nexec {" ".join(ssh)} "$@"\n')
+    script.chmod(0o755)
+    with running(sshd, listens, tmp_path):
+        far = site.host("two", ["compute"], ["internal"])
+        hosts = [site.host("one", ["controller"], ["internal"]), msgspec.structs.replace(far, connect=[str(script)])]
+        file = inventory(tmp_path / "hosts.toml", hosts)
+        done = subprocess.run(
+            [sys.executable, "-m", "cumulet", "ports", "verify", str(file)], capture_output=True, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(SOURCE / "src")},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "declared connections get through" in done.stdout
+
+
+@NEEDS_ROOT
+@pytest.mark.root
 def test_a_host_that_cannot_be_used_gets_one_sentence(site: Place, tmp_path: Path) -> None:
     hosts = [site.host(name, [role], ["internal"]) for name, role in ROLES.items()]
-    import msgspec
-
     hosts[1] = msgspec.structs.replace(hosts[1], connect=["sh", "-c", "echo no route to host >&2; exit 255", "sh"])
     file = inventory(tmp_path / "hosts.toml", hosts)
     done = subprocess.run(

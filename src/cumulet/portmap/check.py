@@ -13,11 +13,11 @@ from cumulet.portmap.facts import PortFact
 
 AT_ONCE = 64
 """Connections that are tried at the same time."""
-PARENTS = {
-    "identity": "identity", "image": "image", "compute": "compute", "placement": "placement", "network": "network",
-    "block-storage": "block-storage", "volume": "block-storage", "volumev3": "block-storage", "orchestration": "orchestration",
+DOCUMENTED = {
+    "keystone": "identity", "keystone (admin)": "identity", "glance-api": "image", "nova-api": "compute",
+    "placement-api": "placement", "neutron-server": "network", "cinder-api": "block-storage", "heat-api": "orchestration",
 }  # fmt: skip
-"""Service types whose version documents tell them apart."""
+"""Components whose version documents tell which service answers."""
 SOON = 30
 """Days before its end from which on a certificate is worth a word."""
 FRONT_ENDS = 8
@@ -148,7 +148,7 @@ def _agrees(target: Target, finding: Finding) -> tuple[bool, str]:
     if spoken != expected:
         what = f"speaks {finding.speaks}" if finding.speaks else finding.detail
         return False, f"{target.component} would speak {expected}, but what answers {what}"
-    wanted = PARENTS.get(target.service)
+    wanted = DOCUMENTED.get(target.component)
     if wanted and finding.service and finding.service != wanted:
         return False, f"{wanted} is declared here, but {finding.service} answers"
     return True, ""

@@ -41,13 +41,12 @@ def test_what_is_documented_is_served_or_told_to_be_absent(described: Document) 
     assert not untold, "serve these, or say in tests/unit/coverage_page.py why not"
 
 
-@pytest.mark.parametrize(("what", "pattern"), [(what, pattern) for what, _, pattern in ABSENT["identity"] if pattern])
-def test_what_is_told_to_be_absent_is(described: Document, what: str, pattern: str) -> None:
-    excused = [pattern for pattern, _ in NOT_MEANT]
-    absent = [str(o) for o in missing(described) if re.fullmatch(pattern, str(o))]
-    assert [name for name in absent if not any(re.fullmatch(p, name) for p in excused)], (
-        f"{what} is served: strike it out"
-    )
+def test_what_is_told_to_be_absent_is(described: Document) -> None:
+    not_meant = [pattern for pattern, _ in NOT_MEANT]
+    for what, _, pattern in ABSENT["identity"]:
+        absent = [str(o) for o in missing(described) if pattern and re.fullmatch(pattern, str(o))]
+        found = [name for name in absent if not any(re.fullmatch(p, name) for p in not_meant)]
+        assert found or not pattern, f"{what} is served: strike it out"
 
 
 async def test_replies_are_checked(described: Document, identity: Identity) -> None:
