@@ -219,6 +219,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_virtual_size_limit: Annotated[
         int, _says("The largest disk that the data of an image may make for a server, in GiB.", ge=1, le=1 << 32)
     ] = 65536
+    image_cache: Annotated[
+        int,
+        _says(
+            "How much room copies of images that lie at web servers may take on this host, in GiB; 0: no cache.", ge=0
+        ),
+    ] = 0
     image_import_methods: Annotated[
         str,
         _says("The ways of importing images that are offered, separated by commas.", "all"),

@@ -29,7 +29,6 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
             "Stores other than directories and web servers",
             "object storage is a service that is not there yet; RBD, S3 and others need it",
         ),
-        ("The image cache's calls", "data lies in files of this host already: there is nothing to be nearer to"),
         (
             "Signed images (`img_signature*`)",
             "certificates come from a key manager, which is not there yet; they are stored, not verified",

@@ -19,6 +19,7 @@ from cumulet.core.tasks import in_thread
 from cumulet.core.types import now
 from cumulet.services.identity.interface import Identity
 from cumulet.services.image import image_data, image_import
+from cumulet.services.image.cache import Cache, forget_cached
 from cumulet.services.image.convert import properties
 from cumulet.services.image.fetch import Fetcher
 from cumulet.services.image.image import RULES, Image, find, remove_row
@@ -62,6 +63,7 @@ class ImageRuntime:
         self.stores = Stores(settings.image_stores, settings.data, self.web, with_web=settings.image_web)
         self.fetcher = Fetcher(settings)
         self.imports = Imports(self)
+        self.cache = Cache(self, settings.image_cache << 30)
 
     async def start(self) -> None:
         """Take back what a process that died had under way: uploads are queued again, their files removed."""
@@ -76,6 +78,7 @@ class ImageRuntime:
         for name, store in self.stores.own.items():
             await store.start(kept.get(name, frozenset()))
         await self.imports.start(waiting)
+        await self.cache.start()
         if settings.image_metadefs is not None:
             made = await load_metadefs(self.kernel, settings.image_metadefs)
             log.info("made %s namespaces of metadata definitions", made)
@@ -113,13 +116,15 @@ class ImageRuntime:
         return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual)
 
     def end_import(self, tx: Connection, image: Image, request_id: str) -> None:
-        """End the import of an image that is deleted in this transaction; its files go as an operation."""
+        """End what goes on with an image that is deleted in this transaction: the files of an import go as an operation."""
+        forget_cached(tx, image.id)
         if _is_importing(image):
             self.kernel.operations.add(tx, REMOVE, image.id, request_id=request_id, supersede=True)
             fail(tx, image.properties.get(LOCK, ""), "The image was deleted.")
 
     async def remove_data(self, image: Image) -> None:
         """Remove the files of an image that was deleted, unless an operation does."""
+        await self.cache.drop(image.id)
         if not _is_importing(image):
             await self.remove_files(image.id)
 
