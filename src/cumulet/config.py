@@ -219,6 +219,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_virtual_size_limit: Annotated[
         int, _says("The largest disk that the data of an image may make for a server, in GiB.", ge=1, le=1 << 32)
     ] = 65536
+    image_signature_certificates: Annotated[
+        Path | None,
+        _says(
+            "The directory of certificates (`<uuid>.pem`) that signed images are verified with.", "nothing is verified"
+        ),
+    ] = None
     image_cache: Annotated[
         int,
         _says(
@@ -437,6 +443,9 @@ def _check(settings: Settings) -> None:
     protections = settings.image_property_protections
     if protections is not None and not protections.is_file():
         raise SettingsError(f"`image_property_protections` names {protections}, which is no file")
+    certificates = settings.image_signature_certificates
+    if certificates is not None and not certificates.is_dir():
+        raise SettingsError(f"`image_signature_certificates` names {certificates}, which is no directory")
     if settings.image_metadefs is not None and not settings.image_metadefs.is_dir():
         raise SettingsError(f"`image_metadefs` names {settings.image_metadefs}, which is no directory")
 

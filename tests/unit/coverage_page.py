@@ -29,10 +29,7 @@ NOT_YET: dict[str, list[tuple[str, str]]] = {
             "Stores other than directories and web servers",
             "object storage is a service that is not there yet; RBD, S3 and others need it",
         ),
-        (
-            "Signed images (`img_signature*`)",
-            "certificates come from a key manager, which is not there yet; they are stored, not verified",
-        ),
+        ("Certificates of signed images from a key manager", "not there yet; they come from a directory"),
         ("Unpacking of `lha` archives at import", "gzip and zip are unpacked"),
         ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words"),
     ],

@@ -231,6 +231,7 @@ class Imports:
         settings = self.runtime.kernel.settings
         values = {"disk_format": image.disk_format, "container_format": image.container_format, **ready.image}
         data = ready.data
+        await self._check_signature(image, data)
         if settings.image_decompression and values["container_format"] == "compressed":
             data = await receive(unpacked(data.path), self.beside(image.id), most=self.runtime.most)
             values["container_format"] = "bare"
@@ -250,6 +251,14 @@ class Imports:
         await self._check_limit(image, data.size)
         injected = self.runtime.injected if order.inject else {}
         return Ready(data, {**values, **data.facts, "virtual_size": virtual}, {**ready.properties, **injected})
+
+    async def _check_signature(self, image: Image, data: Received) -> None:
+        """Refuse data that is not what was signed: as it came, before anything is made of it."""
+        signature = self.runtime.signature(image)
+        if signature is not None:
+            if signature.algorithm not in data.digests:
+                data = await examine(data.path, (signature.algorithm,))
+            await self.runtime.verify(signature, data)
 
     async def _check_limit(self, image: Image, size: int) -> None:
         limits = await self.runtime.limits(image.owner)

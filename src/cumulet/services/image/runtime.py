@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, or_
 from cumulet.config import SettingsError
 from cumulet.core import db
 from cumulet.core.context import Caller, Context, system_caller
-from cumulet.core.errors import Conflict, UnsupportedMedia
+from cumulet.core.errors import Conflict, Invalid, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.tasks import in_thread
 from cumulet.core.types import now
@@ -25,7 +25,7 @@ from cumulet.services.image.fetch import Fetcher
 from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.importing import LOCK, METHODS, REMOVE, Imports
 from cumulet.services.image.inspect import Refused, check
-from cumulet.services.image.intake import read_file, receive
+from cumulet.services.image.intake import Received, read_file, receive
 from cumulet.services.image.interface import ImageInfo
 from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
@@ -33,6 +33,7 @@ from cumulet.services.image.patch import RESERVED_PREFIX
 from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.search import save_labels
+from cumulet.services.image.signature import Rejected, Signature, told, verify
 from cumulet.services.image.stores import Stores
 from cumulet.services.image.task import ImportInput, Task, fail
 
@@ -114,6 +115,16 @@ class ImageRuntime:
     async def inspect(self, path: Path, disk_format: str | None, *, bare: bool) -> int:
         """The virtual size of data that may be used; Refused else."""
         return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual)
+
+    def signature(self, image: Image) -> Signature | None:
+        """The signature that an image's data has to have; Refused where it cannot be one."""
+        return told(image.properties) if self.kernel.settings.image_signature_certificates is not None else None
+
+    async def verify(self, signature: Signature | None, received: Received) -> None:
+        """Refused unless the signature, if there is one, is of the data."""
+        directory = self.kernel.settings.image_signature_certificates
+        if signature is not None and directory is not None:
+            await in_thread(verify, signature, bytes.fromhex(received.digests[signature.algorithm]), directory)
 
     def end_import(self, tx: Connection, image: Image, request_id: str) -> None:
         """End what goes on with an image that is deleted in this transaction: the files of an import go as an operation."""
@@ -209,14 +220,18 @@ class ImageRuntime:
         expected: int | None = None,
     ) -> None:
         """Put the data of a queued image in a store and make it active. Conflict if it is not queued, UnsupportedMedia for data
-        that may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
+        that may not be used, Invalid for data that is not what was signed; then, and whenever else this fails, the image is
+        queued again and no file stays."""
         run = self.kernel.db.run
         await run(image_data.begin, image.id, limits or {})
         target = self.stores.own[store or self.stores.default.name]
         try:
             spooled = target.spool / f"{image.id}.{secrets.token_hex(8)}"
-            received = await receive(chunks, spooled, expected=expected, most=self.most)
+            signature = self.signature(image)
+            algorithms = (signature.algorithm,) if signature else ()
+            received = await receive(chunks, spooled, expected=expected, most=self.most, algorithms=algorithms)
             try:
+                await self.verify(signature, received)
                 size = await self.inspect(received.path, image.disk_format, bare=image.container_format == "bare")
                 await target.put(image.id, received.path)
                 places = [self.stores.place(target.name, image.id)]
@@ -230,7 +245,7 @@ class ImageRuntime:
             await run(image_data.give_up, image.id)
             if isinstance(error, Refused):
                 log.warning("image %s was refused: %s", image.id, error)
-                raise UnsupportedMedia(str(error)) from None
+                raise (Invalid if isinstance(error, Rejected) else UnsupportedMedia)(str(error)) from None
             raise
 
     def _recover(self, tx: Connection) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
