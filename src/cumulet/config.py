@@ -198,10 +198,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = False
     image_web: Annotated[
         bool,
-        _says(
-            "Let images lie at http and https URLs that their owners name: the cloud then reads whatever address they name, "
-            "those of its own networks included."
-        ),
+        _says("Let images lie at http and https URLs that their owners name, wherever images may be fetched from."),
     ] = False
     image_stores: Annotated[
         str,
@@ -258,7 +255,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_inject: Annotated[
         str,
         _says(
-            "Custom properties (name:value), separated by commas, that images get which anybody but an admin imports."
+            "Custom properties (name:value), separated by commas, that images get which anybody but an admin imports.",
+            "none",
         ),
     ] = ""
     max_body: Annotated[

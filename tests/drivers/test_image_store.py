@@ -10,10 +10,12 @@ import pytest
 from aiohttp import web
 from msgspec import Struct
 
+from cumulet.config import Settings
 from cumulet.core.errors import Invalid, NotImplementedHere, TooLarge, Unavailable
 from cumulet.services.image.drivers import Store
 from cumulet.services.image.drivers.file import FileStore
 from cumulet.services.image.drivers.http import HttpStore
+from cumulet.services.image.fetch import Fetcher
 from cumulet.services.image.place import Web
 
 DATA = os.urandom(3_000_000)
@@ -53,13 +55,14 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
+    settings = Settings(data=tmp_path, image_download_private="127.0.0.0/8", image_download_ports="*")
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def publish(image_id: str, data: bytes) -> str:
         pages[f"/{image_id}"] = data
         return f"{url}/{image_id}"
 
-    yield Site(HttpStore("web", Web(True)), publish, f"{url}/nothing")
+    yield Site(HttpStore("web", Web(True, Fetcher(settings))), publish, f"{url}/nothing")
     await runner.cleanup()
 
 

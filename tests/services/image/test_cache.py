@@ -56,7 +56,9 @@ async def cached(tmp_path: Path) -> AsyncIterator[Cached]:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with kernel(tmp_path, image_web=True, image_cache=1) as parts:
+    async with kernel(
+        tmp_path, image_web=True, image_cache=1, image_download_private="127.0.0.0/8", image_download_ports="*"
+    ) as parts:
         images = ImageRuntime(parts)
         await images.start()
         await parts.operations.start()

@@ -271,7 +271,7 @@ async def test_web_download(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/none", "404"), ("/loop", "redirected"), ("/inwards", "port|public"), ("/short", "to its end")],
+    [("/none", "404"), ("/loop", "redirects"), ("/inwards", "port|public"), ("/short", "to its end")],
 )
 async def test_web_download_that_fails(site: Site, path: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cumulet.core.operations.BACKOFF", (0.01,))

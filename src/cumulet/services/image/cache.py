@@ -8,6 +8,7 @@ store of this cloud is on this host already: it is entered, and takes no room.
 
 import asyncio
 import secrets
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,7 +22,7 @@ from cumulet.core.db import after_commit
 from cumulet.core.errors import Conflict, Invalid, NotFound
 from cumulet.core.operations import Finish, Operation
 from cumulet.core.tasks import in_thread
-from cumulet.core.types import Id, Time, now
+from cumulet.core.types import Id
 from cumulet.services.image.image import Image, find, not_found
 from cumulet.services.image.intake import receive
 from cumulet.services.image.rules import ADMIN, in_project
@@ -47,8 +48,8 @@ class CachedImage(
     image_id: Id = read("The image.")
     size: int = read("Bytes in the cache.")
     hits: int = read("How often it was downloaded from there.")
-    last_accessed: Time = read("When it last was.")
-    cached_at: Time | None = read("When it got there.", wire="last_modified")
+    last_accessed: float = read("When it last was, in seconds since 1970.")
+    cached_at: float | None = read("When it got there, likewise.", wire="last_modified")
 
 
 class Cache:
@@ -117,7 +118,9 @@ class Cache:
 
         def finish(tx: Connection) -> None:
             where = [CachedImage.table.c.image_id == image_id]
-            if not db.update_where(tx, CachedImage, where, size=size, cached_at=now()):  # it was taken out meanwhile
+            if not db.update_where(
+                tx, CachedImage, where, size=size, cached_at=time.time()
+            ):  # it was taken out meanwhile
                 after_commit(tx, lambda: self._drop_soon(image_id))
 
         return finish
@@ -136,7 +139,7 @@ class Cache:
 def _hit(tx: Connection, image_id: str) -> bool:
     c = CachedImage.table.c
     where = [c.image_id == image_id, c.cached_at.is_not(None)]
-    return bool(db.update_where(tx, CachedImage, where, hits=c.hits + 1, last_accessed=now()))
+    return bool(db.update_where(tx, CachedImage, where, hits=c.hits + 1, last_accessed=time.time()))
 
 
 def _prune(tx: Connection, room: int) -> list[CachedImage]:
@@ -187,7 +190,7 @@ async def queue_image(ctx: Ctx, image_id: str) -> Response:
         if image.status != "active":
             raise Invalid("Only images with status active can be targeted for queueing")
         if db.first(tx, CachedImage, CachedImage.table.c.image_id == image.id) is None:
-            moment = now()
+            moment = time.time()
             db.insert(tx, CachedImage(image_id=image.id, size=0, hits=0, last_accessed=moment, cached_at=None))
             ctx.service.kernel.operations.add(
                 tx, FETCH, f"cache-{image.id}", {"image_id": image.id}, request_id=ctx.request_id

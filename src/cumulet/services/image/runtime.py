@@ -55,14 +55,14 @@ class ImageRuntime:
         self.identity = identity
         self.rules = rules
         self.protections = Protections()
-        self.web: Places = Web(kernel.settings.image_web)
+        self.fetcher = Fetcher(kernel.settings)
+        self.web: Places = Web(kernel.settings.image_web, self.fetcher)
         Locator(self)
         settings = kernel.settings
         self.most, self.most_virtual = settings.image_size_limit << 30, settings.image_virtual_size_limit << 30
         self.methods = _methods(settings.image_import_methods)
         self.injected = _injected(settings.image_inject)
         self.stores = Stores(settings.image_stores, settings.data, self.web, with_web=settings.image_web)
-        self.fetcher = Fetcher(settings)
         self.imports = Imports(self)
         self.cache = Cache(self, settings.image_cache << 30)
 
