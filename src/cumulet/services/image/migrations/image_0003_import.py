@@ -19,8 +19,20 @@ def upgrade() -> None:
         sa.Column("image_id", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("hits", sa.BigInteger(), nullable=False),
-        sa.Column("last_accessed", sa.String(length=26), nullable=False),
-        sa.Column("cached_at", sa.String(length=26), nullable=True),
+        sa.Column(
+            "last_accessed",
+            sa.Float()
+            .with_variant(mysql.DOUBLE(asdecimal=True), "mariadb")
+            .with_variant(mysql.DOUBLE(asdecimal=True), "mysql"),
+            nullable=False,
+        ),
+        sa.Column(
+            "cached_at",
+            sa.Float()
+            .with_variant(mysql.DOUBLE(asdecimal=True), "mariadb")
+            .with_variant(mysql.DOUBLE(asdecimal=True), "mysql"),
+            nullable=True,
+        ),
         sa.PrimaryKeyConstraint("image_id"),
     )
     op.create_table(
