@@ -177,8 +177,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_metadefs: Annotated[
         Path | None,
         _says(
-            "A directory of JSON files with metadata definitions in upstream's form (its own catalogue is in "
-            "/etc/glance/metadefs where glance is installed); namespaces that are missing are made at every start.",
+            "A directory of JSON files with metadata definitions in upstream's form, made at a start where missing.",
             "none are made",
         ),
     ] = None

@@ -124,7 +124,7 @@ async def test_what_is_in_use_stays(limits: Limits) -> None:
     await identity.made("regions", id="below", parent_region_id="RegionOne")
     assert (await identity.call("DELETE", f"/v3/services/{limits.service}")).status == 409
     await limits.registered("pears", 10, region_id="below")
-    assert (await identity.call("DELETE", "/v3/regions/below")).status == 409
+    assert (await identity.call("DELETE", "/v3/regions/below")).status == 204  # a limit may name a region that is gone
     limit = await limits.limit("apples", 5, region_id="RegionOne", project_id=identity.accounts.demo_project_id)
     path = f"/v3/registered_limits/{made['id']}"
     for reply in (
