@@ -404,6 +404,26 @@ def _with_token(caller: Any, token: str) -> Any:
     return msgspec.structs.replace(caller, token=token)
 
 
+@with_settings(image_web=True)
+async def test_copies_of_what_lies_at_the_web(site: Site) -> None:
+    """Data that lies outside is fetched for `copy-image` and `glance-download`, and nothing of it stays staged."""
+    source = await make(site.client)
+    assert (await site.client("POST", f"{source['self']}/locations", {"url": f"{site.web}/data"})).status == 202
+    shown, task = await site.ended(source)
+    assert (shown["status"], shown["stores"], task["type"]) == ("active", "web", "location_import")
+    image = await make(site.client)
+    method = {"glance_image_id": source["id"], "glance_region": "RegionOne"}
+    shown, task = await site.imported(image, "glance-download", method=method)
+    assert (shown["status"], shown["stores"]) == ("active", "file"), task
+    assert await site.data(image) == DATA
+    await site.tidy(image)
+    shown, _ = await site.imported(source, "copy-image", token="admin", stores=["second"])
+    assert shown["stores"] == "web,second" and await site.data(source) == DATA
+    await site.tidy(image, source)
+    assert (await site.client("DELETE", f"/v2/stores/web/{source['id']}", token="admin")).status == 204
+    assert (await show(site.client, source))["stores"] == "second" and await site.data(source) == DATA
+
+
 # ---- what is made of the data -----------------------------------------------------------------------------------------------
 
 

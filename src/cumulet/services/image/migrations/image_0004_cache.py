@@ -4,8 +4,6 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import mysql
 
-from cumulet.core.db import table as types
-
 revision = "image_0004"
 down_revision = "image_0003"
 branch_labels = None
