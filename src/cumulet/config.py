@@ -215,6 +215,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_virtual_size_limit: Annotated[
         int, _says("The largest disk that the data of an image may make for a server, in GiB.", ge=1, le=1 << 32)
     ] = 65536
+    image_format_match: Annotated[
+        bool,
+        _says("Refuse data of images that is not of the disk format that was told; what is unsafe is always refused."),
+    ] = True
     image_signature_certificates: Annotated[
         Path | None,
         _says(

@@ -524,6 +524,18 @@ async def test_data_that_is_refused(site: Site, tmp_path: Path) -> None:
     await site.tidy()
 
 
+@with_settings(image_format_match=False, image_conversion="raw")
+async def test_formats_that_need_not_match(site: Site, tmp_path: Path) -> None:
+    image = await make(site.client, "qcow2")
+    assert (await put(site.client, image, DATA)).status == 204, "bytes that are no qcow2"
+    disk = qcow2(tmp_path / "disk", "1M", "-b", str(tmp_path / "base"), "-F", "raw", "-u").read_bytes()
+    image = await make(site.client, "vmdk")
+    assert (await put(site.client, image, disk)).status == 415, "what names other files is refused all the same"
+    await site.stage(image, DATA)
+    shown, task = await site.imported(image, "glance-direct")
+    assert (shown["status"], task["status"]) == ("queued", "failure"), "what is no disk is not converted"
+
+
 # ---- failures ---------------------------------------------------------------------------------------------------------------
 
 

@@ -239,9 +239,10 @@ class Imports:
             values["container_format"] = "bare"
         bare = values["container_format"] == "bare"
         disk_format = values["disk_format"]
-        virtual = await self.runtime.inspect(data.path, disk_format, bare=bare)
         wanted = settings.image_conversion
-        if bare and disk_format in QEMU_NAMES and wanted not in ("none", disk_format):
+        converted = bare and disk_format in QEMU_NAMES and wanted not in ("none", disk_format)
+        virtual = await self.runtime.inspect(data.path, disk_format, bare=bare, match=converted)
+        if converted:
             if wanted == "raw" and virtual > self.runtime.most:
                 raise Permanent(f"As raw data the image would have {virtual} bytes, more than are taken here.")
             target = self.beside(image.id)

@@ -112,9 +112,11 @@ class ImageRuntime:
         """See `image_import.import_new`."""
         return await image_import.import_new(ctx, wanted)
 
-    async def inspect(self, path: Path, disk_format: str | None, *, bare: bool) -> int:
-        """The virtual size of data that may be used; Refused else."""
-        return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual)
+    async def inspect(self, path: Path, disk_format: str | None, *, bare: bool, match: bool = False) -> int:
+        """The virtual size of data that may be used; Refused else. It may be of another format only if the settings say so, and
+        never where it has to `match`."""
+        match = match or self.kernel.settings.image_format_match
+        return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual, match=match)
 
     def signature(self, image: Image) -> Signature | None:
         """The signature that an image's data has to have; Refused where it cannot be one."""
