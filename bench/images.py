@@ -228,6 +228,8 @@ def move(cloud: Site, directory: Path, mib: int, rounds: int) -> list[Figure]:
 def lists(cloud: Site, count: int) -> list[Figure]:
     """A list of many images."""
     made = [make(cloud, f"bench-{number}") for number in range(count)]
+    found = cloud.call("GET", f"/v2/images?limit={count}")["images"]
+    assert len(found) == count, f"{len(found)} of {count} are listed"
     seconds = min(timed(lambda: cloud.call("GET", f"/v2/images?limit={count}")) for _ in range(5))
     for image in made:
         cloud.call("DELETE", f"/v2/images/{image}")

@@ -78,7 +78,7 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
         if image.status != "queued":
             raise Conflict(f"It's not allowed to add locations if image status is {image.status}.")
         if not runtime.web.reads(body.url):
-            if not _is_service(ctx.caller):
+            if not (_is_service(ctx.caller) or runtime.kernel.settings.image_web):
                 raise Forbidden("http store must be enabled to use location API by normal user.")
             raise Invalid(f"No store of this cloud reads {body.url}.")
         _check_told(body.validation_data)
