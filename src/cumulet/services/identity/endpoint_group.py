@@ -4,7 +4,7 @@ GET|PATCH|DELETE /v3/OS-EP-FILTER/endpoint_groups/{id}."""
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
-from sqlalchemy import ColumnElement, Connection, delete
+from sqlalchemy import ColumnElement, Connection, delete, true
 
 from cumulet.api.resource import FIND, Resource, edit, read
 from cumulet.core import db
@@ -33,7 +33,7 @@ class Filters(Struct, frozen=True, forbid_unknown_fields=True):
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The same for the database."""
-        return [Endpoint.table.c[name] == value for name, value in self.given().items()]
+        return [true(), *(Endpoint.table.c[name] == value for name, value in self.given().items())]
 
 
 class EndpointGroup(Resource, table="identity_endpoint_group", path="/v3/OS-EP-FILTER/endpoint_groups"):
@@ -48,22 +48,17 @@ class EndpointGroup(Resource, table="identity_endpoint_group", path="/v3/OS-EP-F
 RULES = system_rules("endpoint_group")
 
 
-def _check(filters: Filters) -> None:
-    if not filters.given():
-        raise Invalid("The filters of an endpoint group cannot be empty: name an interface, service_id or region_id.")
-
-
 async def create_group(ctx: Ctx, body: Any) -> EndpointGroup:
     group: EndpointGroup = EndpointGroup.new(body, id=new_hex_id())
     guard(ctx, "create", EndpointGroup, group)
-    _check(body.filters)
+    if not body.filters.given():
+        raise Invalid("The filters of an endpoint group cannot be empty: name an interface, service_id or region_id.")
     await ctx.service.write(db.insert, group)
     return group
 
 
 async def update_group(ctx: Ctx, group: EndpointGroup, body: Any) -> Any:
-    if "filters" in body.given():
-        _check(body.filters)
+    """Change a group. Empty filters, which the command line sends when it is told none, match every endpoint."""
     return await ctx.service.write(change, EndpointGroup, group.id, body)
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from cumulet.api.resource import FILTER, FIND, Resource, edit, hidden, read
 from cumulet.core import db
 from cumulet.core.db import metadata
-from cumulet.core.errors import Conflict, Invalid
+from cumulet.core.errors import Invalid
 from cumulet.core.types import Id, Text, new_hex_id
 from cumulet.services.identity.calls import Ctx, calls, change, guard
 from cumulet.services.identity.cascade import forget_endpoints, forget_service
@@ -48,12 +48,10 @@ async def update_service(ctx: Ctx, service: Service, body: Any) -> Any:
 
 
 async def delete_service(ctx: Ctx, service: Service) -> None:
-    """Remove a service with its endpoints, unless limits are registered for it."""
+    """Remove a service with its endpoints; limits may name a service that is gone, as they may a region."""
 
     def remove(tx: Connection) -> None:
-        endpoint, limit = metadata.tables["identity_endpoint"], metadata.tables["identity_registered_limit"]
-        if tx.execute(select(limit.c.id).where(limit.c.service_id == service.id).limit(1)).first() is not None:
-            raise Conflict(f"Service {service.id} has registered limits; they must be deleted first.")
+        endpoint = metadata.tables["identity_endpoint"]
         forget_endpoints(tx, endpoint.c.service_id == service.id)
         forget_service(tx, service.id)
         db.remove(tx, Service, service.id)
