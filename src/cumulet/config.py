@@ -197,10 +197,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     ] = False
     image_web: Annotated[
         bool,
-        _says(
-            "Let images lie at http and https URLs that their owners name: the cloud then reads whatever address they name, "
-            "those of its own networks included."
-        ),
+        _says("Let images lie at http and https URLs that their owners name, wherever images may be fetched from."),
     ] = False
     image_stores: Annotated[
         str,
@@ -218,6 +215,22 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_virtual_size_limit: Annotated[
         int, _says("The largest disk that the data of an image may make for a server, in GiB.", ge=1, le=1 << 32)
     ] = 65536
+    image_format_match: Annotated[
+        bool,
+        _says("Refuse data of images that is not of the disk format that was told; what is unsafe is always refused."),
+    ] = True
+    image_signature_certificates: Annotated[
+        Path | None,
+        _says(
+            "The directory of certificates (`<uuid>.pem`) that signed images are verified with.", "nothing is verified"
+        ),
+    ] = None
+    image_cache: Annotated[
+        int,
+        _says(
+            "How much room copies of images that lie at web servers may take on this host, in GiB; 0: no cache.", ge=0
+        ),
+    ] = 0
     image_import_methods: Annotated[
         str,
         _says("The ways of importing images that are offered, separated by commas.", "all"),
@@ -227,7 +240,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         _says("The only hosts that images are fetched from, separated by commas.", "any host with public addresses"),
     ] = ""
     image_download_ports: Annotated[
-        str, _says("The only ports that images are fetched from, separated by commas; nothing: any.")
+        str, _says("The only ports that images are fetched from, separated by commas; `*` is any.")
     ] = "80,443"
     image_download_private: Annotated[
         str,
@@ -431,6 +444,9 @@ def _check(settings: Settings) -> None:
     protections = settings.image_property_protections
     if protections is not None and not protections.is_file():
         raise SettingsError(f"`image_property_protections` names {protections}, which is no file")
+    certificates = settings.image_signature_certificates
+    if certificates is not None and not certificates.is_dir():
+        raise SettingsError(f"`image_signature_certificates` names {certificates}, which is no directory")
     if settings.image_metadefs is not None and not settings.image_metadefs.is_dir():
         raise SettingsError(f"`image_metadefs` names {settings.image_metadefs}, which is no directory")
 

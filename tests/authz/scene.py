@@ -111,7 +111,7 @@ PLACES: dict[str, str] = {
     "mappings": "mapping", "identity_providers": "identity_provider", "service_providers": "service_provider",
     "protocols": "=openid",
     "trusts": "trust", "application_credentials": "application_credential", "access_rules": "access_rule",
-    "tasks": "=none", "stores": "=file", "{store_id}": "image",
+    "tasks": "=none", "cache": "image", "nodes": "image", "stores": "=file", "{store_id}": "image",
     "images": "image", "schemas": "=image", "metadefs": "=namespace", "namespaces": "metadef", "objects": "=blue",
     "properties": "=blue", "resource_types": "=blue", "resource_providers": "provider", "inventories": "=VCPU",
     "resource_classes": "=CUSTOM_BLUE", "traits": "=CUSTOM_BLUE", "allocations": "=00000000-0000-4000-8000-000000000001",

@@ -187,7 +187,7 @@ def test_port_numbers_live_in_the_registry_only() -> None:
 
 
 def test_every_driver_is_in_the_suite_of_its_kind() -> None:
-    suites = {"compute": "test_hypervisor.py", "network": "test_dataplane.py"}
+    suites = {"compute": "test_hypervisor.py", "network": "test_dataplane.py", "image": "test_image_store.py"}
     for folder, suite in suites.items():
         text = (PACKAGE.parents[1] / "tests" / "drivers" / suite).read_text()
         drivers = {f.stem for f in (PACKAGE / "services" / folder / "drivers").iterdir() if f.name != "__init__.py"}

@@ -25,9 +25,12 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
 """By service with a document to hold it against: what upstream has and this version does not, and why."""
 NOT_YET: dict[str, list[tuple[str, str]]] = {
     "image": [
-        ("Import (`glance-direct`, `web-download`, `copy-image`) and tasks", "data is uploaded and checked at once"),
-        ("Several stores", "there is one store: files in the data directory"),
-        ("The image cache's calls", "there is no cache in front of the one store"),
+        (
+            "Stores other than directories and web servers",
+            "object storage is a service that is not there yet; RBD, S3 and others need it",
+        ),
+        ("Certificates of signed images from a key manager", "not there yet; they come from a directory"),
+        ("Unpacking of `lha` archives at import", "gzip and zip are unpacked"),
         ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words"),
     ],
     "image-registry": [

@@ -1,6 +1,7 @@
 """The HTTP server on raw sockets: what clients and attackers see on the wire (RFC 9110, RFC 9112)."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from cumulet.api.http import File, Request, Response, Upgrade, WebSocket
 from cumulet.api.server import Handler, Server, bind
+
+WHOLE = os.urandom(6_000_000)
 
 
 @asynccontextmanager
@@ -94,6 +97,79 @@ async def test_a_part_of_a_file_is_sent(tmp_path: Path) -> None:
     async with serving(answer) as port, aiohttp.ClientSession() as session:
         async with session.get(f"http://127.0.0.1:{port}/") as reply:
             assert await reply.read() == data[100:2_000_100]
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    file = tmp_path / "whole"
+    file.write_bytes(WHOLE)
+    return file
+
+
+def giving(file: Path, length: int) -> Handler:
+    async def answer(request: Request) -> Response:
+        return Response(200, File(file, 0, length))
+
+    return answer
+
+
+async def test_files_on_one_connection(whole: Path) -> None:
+    """The next reply on a connection comes after the file; a file of no bytes is a reply as well."""
+
+    async def answer(request: Request) -> Response:
+        offset, length = map(int, request.path.strip("/").split("/"))
+        return Response(200, File(whole, offset, length))
+
+    connector = aiohttp.TCPConnector(limit=1)
+    async with serving(answer) as port, aiohttp.ClientSession(connector=connector) as session:
+        for offset, length in ((0, 6_000_000), (0, 0), (5, 1), (5_999_999, 1), (1_000_000, 3_000_000), (0, 0)):
+            async with session.get(f"http://127.0.0.1:{port}/{offset}/{length}") as reply:
+                assert await reply.read() == WHOLE[offset : offset + length]
+            async with session.head(f"http://127.0.0.1:{port}/{offset}/{length}") as reply:
+                assert reply.headers["Content-Length"] == str(length) and await reply.read() == b""
+
+
+async def test_readers_that_are_slow_hold_nobody_up(whole: Path) -> None:
+    """More of them than there are threads wait for nothing, while others are served."""
+    async with serving(giving(whole, 6_000_000)) as port, aiohttp.ClientSession() as session:
+        slow = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(40)]
+        for _, writer in slow:
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(20), session.get(f"http://127.0.0.1:{port}/") as reply:
+            assert await reply.read() == WHOLE
+        reader, _ = slow[0]
+        async with asyncio.timeout(20):
+            await reader.readuntil(b"\r\n\r\n")
+            assert await reader.readexactly(6_000_000) == WHOLE
+        for _, writer in slow:
+            writer.transport.abort()
+
+
+def _handles() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("announced", [6_000_000, 7_000_000])
+async def test_a_reader_that_hangs_up_and_a_file_that_is_short(
+    whole: Path, announced: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(giving(whole, announced)) as port:
+        handles = _handles()
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            if announced == 6_000_000:
+                await reader.readexactly(1000)
+                writer.transport.abort()
+            else:
+                async with asyncio.timeout(10):
+                    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                        await reader.readexactly(announced)
+                writer.close()
+        async with asyncio.timeout(10):
+            while _handles() > handles:
+                await asyncio.sleep(0.01)
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_stopping_lets_a_request_end() -> None:

@@ -111,7 +111,7 @@ async def page() -> AsyncIterator[str]:
 @pytest.fixture
 async def site(tmp_path: Path, page: str, request: pytest.FixtureRequest) -> AsyncIterator[Site]:
     settings = {
-        "image_stores": "file,second", "image_download_private": "127.0.0.0/8", "image_download_ports": "",
+        "image_stores": "file,second", "image_download_private": "127.0.0.0/8", "image_download_ports": "*",
         **getattr(request, "param", {}),
     }  # fmt: skip
     async with kernel(tmp_path, **settings) as parts:
@@ -271,7 +271,7 @@ async def test_web_download(site: Site) -> None:
 
 @pytest.mark.parametrize(
     ("path", "why"),
-    [("/none", "404"), ("/loop", "redirected"), ("/inwards", "port|public"), ("/short", "to its end")],
+    [("/none", "404"), ("/loop", "redirects"), ("/inwards", "port|public"), ("/short", "to its end")],
 )
 async def test_web_download_that_fails(site: Site, path: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cumulet.core.operations.BACKOFF", (0.01,))
@@ -404,6 +404,26 @@ def _with_token(caller: Any, token: str) -> Any:
     return msgspec.structs.replace(caller, token=token)
 
 
+@with_settings(image_web=True)
+async def test_copies_of_what_lies_at_the_web(site: Site) -> None:
+    """Data that lies outside is fetched for `copy-image` and `glance-download`, and nothing of it stays staged."""
+    source = await make(site.client)
+    assert (await site.client("POST", f"{source['self']}/locations", {"url": f"{site.web}/data"})).status == 202
+    shown, task = await site.ended(source)
+    assert (shown["status"], shown["stores"], task["type"]) == ("active", "web", "location_import")
+    image = await make(site.client)
+    method = {"glance_image_id": source["id"], "glance_region": "RegionOne"}
+    shown, task = await site.imported(image, "glance-download", method=method)
+    assert (shown["status"], shown["stores"]) == ("active", "file"), task
+    assert await site.data(image) == DATA
+    await site.tidy(image)
+    shown, _ = await site.imported(source, "copy-image", token="admin", stores=["second"])
+    assert shown["stores"] == "web,second" and await site.data(source) == DATA
+    await site.tidy(image, source)
+    assert (await site.client("DELETE", f"/v2/stores/web/{source['id']}", token="admin")).status == 204
+    assert (await show(site.client, source))["stores"] == "second" and await site.data(source) == DATA
+
+
 # ---- what is made of the data -----------------------------------------------------------------------------------------------
 
 
@@ -502,6 +522,18 @@ async def test_data_that_is_refused(site: Site, tmp_path: Path) -> None:
         shown, task = await site.imported(image, "glance-direct")
         assert (shown["status"], task["status"]) == ("queued", "failure") and why in task["message"]
     await site.tidy()
+
+
+@with_settings(image_format_match=False, image_conversion="raw")
+async def test_formats_that_need_not_match(site: Site, tmp_path: Path) -> None:
+    image = await make(site.client, "qcow2")
+    assert (await put(site.client, image, DATA)).status == 204, "bytes that are no qcow2"
+    disk = qcow2(tmp_path / "disk", "1M", "-b", str(tmp_path / "base"), "-F", "raw", "-u").read_bytes()
+    image = await make(site.client, "vmdk")
+    assert (await put(site.client, image, disk)).status == 415, "what names other files is refused all the same"
+    await site.stage(image, DATA)
+    shown, task = await site.imported(image, "glance-direct")
+    assert (shown["status"], task["status"]) == ("queued", "failure"), "what is no disk is not converted"
 
 
 # ---- failures ---------------------------------------------------------------------------------------------------------------

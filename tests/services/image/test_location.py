@@ -43,7 +43,9 @@ async def site() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def located(tmp_path: Path) -> AsyncIterator[Kernel]:
-    async with kernel(tmp_path, image_locations=True, image_web=True) as parts:
+    async with kernel(
+        tmp_path, image_locations=True, image_web=True, image_download_private="127.0.0.0/8", image_download_ports="*"
+    ) as parts:
         yield parts
 
 
@@ -128,7 +130,7 @@ async def test_data_is_read_and_checked(located: Kernel, open_client: Client, si
         await located.operations.idle()
         shown = (await client("GET", image["self"])).json()
         assert (shown["status"], shown["size"], shown["checksum"]) == ("active", len(DATA), MD5)
-        assert (shown["os_hash_algo"], shown["os_hash_value"]) == (algorithm, value)
+        assert (shown["os_hash_algo"], shown["os_hash_value"], shown["stores"]) == (algorithm, value, "web")
         assert shown["locations"] == [{"url": f"{site}/data", "metadata": {}}]
         assert shown["direct_url"] == f"{site}/data"
         assert (await client("GET", f"{image['self']}/locations", token="admin")).json() == shown["locations"]
@@ -146,7 +148,31 @@ async def test_data_that_is_not_what_was_said(located: Kernel, open_client: Clie
         assert (await client("POST", f"{image['self']}/locations", body)).status == 202
         await located.operations.idle()
         shown = (await client("GET", image["self"])).json()
-        assert shown["status"] == "queued" and shown["checksum"] is None and shown["locations"] == []
+        assert shown["status"] == "queued" and shown["checksum"] is None
+        assert shown["locations"] == [{"url": body["url"], "metadata": {}}] and shown["stores"] == "web", "as upstream"
+        (task,) = (await client("GET", f"{image['self']}/tasks")).json()["tasks"]
+        assert (task["type"], task["status"]) == ("location_import", "failure") and task["message"]
+
+
+async def test_places_are_not_inside(tmp_path: Path, site: str) -> None:
+    """Images lie where they may be fetched from: not in this cloud's own networks."""
+    async with kernel(tmp_path, image_locations=True, image_web=True, image_download_ports="*") as parts:
+        images = ImageRuntime(parts)
+        await images.start()
+        async with serve(SERVICE, images, authenticate=authenticate) as client:
+            image = await queued(client)
+            for url in (f"{site}/data", "http://169.254.169.254/data", "http://localhost/data"):
+                assert (await patch(client, image, add(url))).status == 400
+            for url in (f"{site}/data", "http://169.254.169.254/data"):
+                reply = await client("POST", f"{image['self']}/locations", {"url": url}, token="admin")
+                assert reply.status == 400, reply.data
+                assert (await client("POST", f"{image['self']}/locations", {"url": url})).status == 400
+            await parts.operations.start()
+            named = {"url": site.replace("127.0.0.1", "localhost") + "/data"}
+            assert (await client("POST", f"{image['self']}/locations", named)).status == 202
+            await parts.operations.idle()
+            (task,) = (await client("GET", f"{image['self']}/tasks")).json()["tasks"]
+            assert task["status"] == "failure" and "public address" in task["message"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from cumulet.api.dialect import IMAGE, IMAGE_REGISTRY
 from cumulet.api.service import Service
 from cumulet.services.image import (
+    cache,
     discovery,
     image,
     image_data,
@@ -31,6 +32,7 @@ SERVICE = Service(
     dialect=IMAGE,
     endpoints=[
         *discovery.endpoints,
+        *cache.endpoints,
         *schema.endpoints,
         *image.endpoints,
         *image_data.endpoints,
@@ -50,6 +52,7 @@ SERVICE = Service(
     needs=("identity",),
     rules={
         **rules.PARTS,
+        **cache.RULES,
         **image.RULES,
         **image_import.RULES,
         **image_member.RULES,

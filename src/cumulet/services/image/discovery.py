@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 Ctx: TypeAlias = "Context[ImageRuntime]"
 
-CURRENT = "2.17"
-SUPPORTED = ("2.15", "2.9", "2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
-OF_STORES = ("2.15", "2.13", "2.12", "2.11", "2.10", "2.9", "2.8")
-"""The minor versions of a site without a cache, and those that one with several stores has besides. They do not change what a
+PLAIN = ("2.17", "2.15", "2.9")
+OF_CACHE = ("2.18", "2.17", "2.16", "2.15", "2.14")
+OF_STORES = ("2.13", "2.12", "2.11", "2.10", "2.9", "2.8")
+OLD = ("2.7", "2.6", "2.5", "2.4", "2.3", "2.2", "2.1", "2.0")
+"""The minor versions of every site, and what one with a cache and one with several stores have first. They do not change what a
 request means."""
 
 
@@ -26,8 +27,10 @@ def _document(ctx: Ctx) -> dict[str, Any]:
         link = {"rel": "self", "href": f"{ctx.request.base_url}/v2/"}
         return {"id": f"v{number}", "status": status, "links": [link]}
 
-    shown = SUPPORTED if not ctx.service.stores.several else (*OF_STORES, *SUPPORTED[2:])
-    return {"versions": [version(CURRENT, "CURRENT"), *(version(number, "SUPPORTED") for number in shown)]}
+    stores, cache = ctx.service.stores.several, ctx.service.cache.room
+    newest = OF_CACHE if cache else PLAIN[:2]
+    shown = (*newest, *(OF_STORES if stores else PLAIN[2:]), *OLD)
+    return {"versions": [version(number, "SUPPORTED" if place else "CURRENT") for place, number in enumerate(shown)]}
 
 
 async def choices(ctx: Ctx) -> Response:

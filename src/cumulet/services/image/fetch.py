@@ -8,7 +8,7 @@ checked: what the name stands for a moment later does not count. Every redirect 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -37,7 +37,8 @@ class Fetcher:
     def __init__(self, settings: Settings) -> None:
         self._hosts = {host.lower() for host in _list(settings.image_download_hosts)}
         try:
-            self._ports = {int(port) for port in _list(settings.image_download_ports)}
+            ports = _list(settings.image_download_ports)
+            self._ports = set() if "*" in ports else {int(port) for port in ports}
             self._private = [ipaddress.ip_network(text) for text in _list(settings.image_download_private)]
         except ValueError as error:
             raise SettingsError(f"`image_download_ports` or `image_download_private`: {error}") from None
@@ -87,18 +88,20 @@ class Fetcher:
         return found
 
     @asynccontextmanager
-    async def open(self, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The reply (200) to a GET. Refused, Invalid (another reply) or Unavailable (nobody answers)."""
+    async def open(
+        self, url: str, *, method: str = "GET", redirects: int = REDIRECTS
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply (200) to a request. Refused, Invalid (another reply) or Unavailable (nobody answers)."""
         connector = aiohttp.TCPConnector(resolver=Resolver(self), use_dns_cache=False, force_close=True)
         async with aiohttp.ClientSession(connector=connector, timeout=TIMEOUT, auto_decompress=False) as session:
-            for _ in range(REDIRECTS + 1):
+            for _ in range(redirects + 1):
                 self.check_url(url)
-                async with _asked(session, url, {"Accept-Encoding": "identity"}) as reply:
+                async with _asked(session, method, url) as reply:
                     if reply.status not in MOVED:
                         yield _good(reply, url)
                         return
                     url = urljoin(url, reply.headers.get("Location", ""))
-            raise Invalid(f"{url} is redirected more than {REDIRECTS} times.")
+            raise Invalid(f"{url} is where more than {redirects} redirects have led.")
 
     async def chunks(self, url: str, most: int) -> AsyncIterator[bytes]:
         """The data at a URL. Errors as of `open`, and TooLarge for more than `most` bytes."""
@@ -141,11 +144,9 @@ class Resolver(AbstractResolver):
 
 
 @asynccontextmanager
-async def _asked(
-    session: aiohttp.ClientSession, url: str, headers: Mapping[str, str]
-) -> AsyncIterator[aiohttp.ClientResponse]:
+async def _asked(session: aiohttp.ClientSession, method: str, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
     try:
-        reply = await session.get(url, headers=headers, allow_redirects=False)
+        reply = await session.request(method, url, headers={"Accept-Encoding": "identity"}, allow_redirects=False)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         if isinstance(error.__cause__, OSError) and isinstance(error.__cause__.__cause__, Refused):
             raise error.__cause__.__cause__ from None

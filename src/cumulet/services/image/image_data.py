@@ -64,7 +64,7 @@ async def download(ctx: Ctx, image_id: str) -> Response:
     headers = {"Content-Type": OCTETS}
     if image.checksum:
         headers["Content-MD5"] = image.checksum
-    file = held.file
+    file = held.file or await ctx.service.cache.hit(image.id)
     size = image.size if file else await held.store.size(held.url)
     part = _part(ctx.request.headers, size)
     offset, length = part or (0, size)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cumulet.image")
 
-KIND, REMOVE = "image.import", "image.remove"
+KIND, TIDY, REMOVE = "image.import", "image.tidy", "image.remove"
 ATTEMPTS = 3
 DIRECT, WEB, COPY, DOWNLOAD = "glance-direct", "web-download", "copy-image", "glance-download"
 METHODS = (DIRECT, WEB, COPY, DOWNLOAD)
@@ -84,6 +84,7 @@ class Imports:
         """By task: what another cloud's image service is asked with. Kept nowhere else: an import that outlives the process
         fails without it."""
         runtime.kernel.operations.register(KIND, self.carry_out, on_failure=self.failed, attempts=ATTEMPTS)
+        runtime.kernel.operations.register(TIDY, self.tidy)
         runtime.kernel.operations.register(REMOVE, self.remove)
 
     async def start(self, waiting: frozenset[str]) -> None:
@@ -160,7 +161,7 @@ class Imports:
         """The data as it comes, in a local file."""
         file = self.staged(image.id)
         if order.method == COPY:
-            return Ready(await self._copied(image, progress), {}, {})
+            return Ready(await self._copied(image, image.id, progress), {}, {})
         if order.method == DOWNLOAD:
             return await self._downloaded(image, order, progress)
         there = await asyncio.to_thread(file.exists)
@@ -173,14 +174,14 @@ class Imports:
         chunks = self.runtime.fetcher.chunks(order.uri, self.runtime.most)
         return Ready(await self.stage(image.id, progress.counted(chunks)), {}, {})
 
-    async def _copied(self, image: Image, progress: "Progress") -> Received:
-        """The data of an image that has some, in a local file."""
+    async def _copied(self, source: Image, image_id: str, progress: "Progress") -> Received:
+        """The data of an image that has some, in a local file: a store's, or what is staged for `image_id`."""
         stores = self.runtime.stores
-        for held in stores.holding(image):
+        for held in stores.holding(source):
             if (file := held.file) is not None:
-                return Received(file, image.size or 0, {})
-        for held in stores.holding(image):
-            return await self.stage(image.id, progress.counted(held.store.chunks(held.url)))
+                return Received(file, source.size or 0, {})
+        for held in stores.holding(source):
+            return await self.stage(image_id, progress.counted(held.store.chunks(held.url)))
         raise Permanent("The image has no data to copy.")
 
     async def _downloaded(self, image: Image, order: Order, progress: "Progress") -> Ready:
@@ -194,10 +195,11 @@ class Imports:
         if source.status != "active":
             raise Permanent(f"Source image status should be active instead of {source.status}")
         if not await asyncio.to_thread(self.staged(image.id).exists):
-            copied, name = await self._copied(source, progress), self.beside(image.id)
-            with storage_errors():
-                await in_thread(link_or_copy, copied.path, name)
-            await self._name(Received(name, 0, {}), image.id)
+            copied, name = await self._copied(source, image.id, progress), self.beside(image.id)
+            if copied.path != self.staged(image.id):
+                with storage_errors():
+                    await in_thread(link_or_copy, copied.path, name)
+                await self._name(Received(name, 0, {}), image.id)
         facts = {"md5": source.checksum or "", source.os_hash_algo or "": source.os_hash_value or ""}
         received = Received(self.staged(image.id), source.size or 0, facts)
         return Ready(received, *_taken_along(msgspec.structs.asdict(source), source.properties))
@@ -231,14 +233,16 @@ class Imports:
         settings = self.runtime.kernel.settings
         values = {"disk_format": image.disk_format, "container_format": image.container_format, **ready.image}
         data = ready.data
+        await self._check_signature(image, data)
         if settings.image_decompression and values["container_format"] == "compressed":
             data = await receive(unpacked(data.path), self.beside(image.id), most=self.runtime.most)
             values["container_format"] = "bare"
         bare = values["container_format"] == "bare"
         disk_format = values["disk_format"]
-        virtual = await self.runtime.inspect(data.path, disk_format, bare=bare)
         wanted = settings.image_conversion
-        if bare and disk_format in QEMU_NAMES and wanted not in ("none", disk_format):
+        converted = bare and disk_format in QEMU_NAMES and wanted not in ("none", disk_format)
+        virtual = await self.runtime.inspect(data.path, disk_format, bare=bare, match=converted)
+        if converted:
             if wanted == "raw" and virtual > self.runtime.most:
                 raise Permanent(f"As raw data the image would have {virtual} bytes, more than are taken here.")
             target = self.beside(image.id)
@@ -250,6 +254,14 @@ class Imports:
         await self._check_limit(image, data.size)
         injected = self.runtime.injected if order.inject else {}
         return Ready(data, {**values, **data.facts, "virtual_size": virtual}, {**ready.properties, **injected})
+
+    async def _check_signature(self, image: Image, data: Received) -> None:
+        """Refuse data that is not what was signed: as it came, before anything is made of it."""
+        signature = self.runtime.signature(image)
+        if signature is not None:
+            if signature.algorithm not in data.digests:
+                data = await examine(data.path, (signature.algorithm,))
+            await self.runtime.verify(signature, data)
 
     async def _check_limit(self, image: Image, size: int) -> None:
         limits = await self.runtime.limits(image.owner)
@@ -287,7 +299,9 @@ class Imports:
         db.update(tx, Image, image_id, **values, properties=properties, updated_at=now())
         save_labels(tx, image_id, image.tags, properties)
         succeed(tx, order.task_id, image_id)
-        self._ended(tx, image_id, order)
+        # An operation, so that it comes before whatever is done to the image next.
+        self.runtime.kernel.operations.add(tx, TIDY, image_id)
+        self._forget_token(tx, order)
 
     def failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
         """The image waits for other data, or has what it had; one that came with the import goes."""
@@ -302,22 +316,25 @@ class Imports:
             values: dict[str, Any] = {} if order.method == COPY else {"status": "queued", "size": None, "staged": None}
             db.update(tx, Image, image.id, **values, properties=properties, updated_at=now())
         fail(tx, order.task_id, str(error))
-        self._ended(tx, operation.resource_id, order)
+        self._forget_token(tx, order)
 
-    def _ended(self, tx: Connection, image_id: str, order: Order) -> None:
-        """After the commit: forget the token, remove what was staged. A crash before that leaves it to the next start."""
+    def _forget_token(self, tx: Connection, order: Order) -> None:
+        after_commit(tx, partial(self._drop_token, order.task_id))
 
-        def tidy() -> None:
-            self.tokens.pop(order.task_id, None)
-            self.runtime.kernel.tasks.spawn(f"staged data of {image_id}", self.clear(image_id))
-
-        after_commit(tx, tidy)
+    def _drop_token(self, task_id: str) -> None:
+        self.tokens.pop(task_id, None)
 
     async def _undo(self, image_id: str, order: Order) -> None:
-        """Remove what an import has made, which fails for good."""
+        """Remove what an import has made, which fails for good: before that is written down, since then the image may get
+        other data at once."""
         for name in order.stores:
-            await self.runtime.stores.own[name].remove(image_id)
+            if name in self.runtime.stores.own:
+                await self.runtime.stores.own[name].remove(image_id)
         await self.clear(image_id)
+
+    async def tidy(self, operation: Operation) -> None:
+        """Remove what was staged of an image that has been imported."""
+        await self.clear(operation.resource_id)
 
     async def remove(self, operation: Operation) -> None:
         """Remove the files of an image that was deleted while it was imported."""

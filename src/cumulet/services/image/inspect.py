@@ -65,13 +65,13 @@ def inspect(path: Path, most: int = LARGEST) -> Inspection:
         return Inspection(name, size)
 
 
-def check(path: Path, disk_format: str | None, *, bare: bool, most: int = LARGEST) -> int:
-    """The virtual size of an image said to be `disk_format`. Refused where the data is unsafe, or not of that format; inside
-    a container (not `bare`) the format cannot be told."""
+def check(path: Path, disk_format: str | None, *, bare: bool, most: int = LARGEST, match: bool = True) -> int:
+    """The virtual size of an image said to be `disk_format`. Refused where the data is unsafe, or (`match`) not of that
+    format; inside a container (not `bare`) the format cannot be told."""
     found = inspect(path, most)
     if not bare or disk_format == "raw" or (found.format == "raw" and disk_format not in CHECKS):
         return found.virtual_size if found.format == "raw" else path.stat().st_size
-    if found.format != disk_format:
+    if found.format != disk_format and match:
         raise Refused(f"Image disk_format {disk_format} does not match stream data {found.format}")
     return found.virtual_size
 

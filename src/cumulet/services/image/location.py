@@ -78,13 +78,14 @@ async def add_location(ctx: Ctx, image_id: str, body: NewLocation) -> Response:
         if image.status != "queued":
             raise Conflict(f"It's not allowed to add locations if image status is {image.status}.")
         if not runtime.web.reads(body.url):
-            if not _is_service(ctx.caller):
+            if not (_is_service(ctx.caller) or runtime.kernel.settings.image_web):
                 raise Forbidden("http store must be enabled to use location API by normal user.")
             raise Invalid(f"No store of this cloud reads {body.url}.")
         _check_told(body.validation_data)
         _check_formats(image)
         quota.check(tx, Image.table, limits, image.owner or "", **{quota.SIZE: 0, quota.UPLOADING: 1})
-        db.update(tx, Image, image.id, status="importing", updated_at=now())
+        # The place stays named if the data turns out to be something else, as it does upstream.
+        db.update(tx, Image, image.id, status="importing", places=[Location(body.url, {})], updated_at=now())
         told = msgspec.to_builtins(body)
         asked = {"image_id": image.id, "loc_url": body.url, "validation_data": told["validation_data"] or {}}
         task_id = add_task(tx, ctx, LOCATION, image.id, asked)
@@ -144,7 +145,7 @@ class Locator:
             where = [Image.table.c.id == operation.resource_id, Image.table.c.status == "importing"]
             db.update_where(
                 tx, Image, where, status="active", size=found.size, checksum=found.md5, os_hash_algo=algorithm,
-                os_hash_value=found.value, places=[Location(wanted.url, {})], updated_at=now(),
+                os_hash_value=found.value, updated_at=now(),
             )  # fmt: skip
             succeed(tx, operation.args.get("task_id", ""), operation.resource_id)
 

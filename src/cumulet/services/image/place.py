@@ -8,16 +8,14 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
-from urllib.parse import urlsplit
 
 import aiohttp
 from msgspec import Meta, Struct
 
-from cumulet.core.errors import Invalid, Unavailable
+from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
+from cumulet.services.image.fetch import Fetcher, Refused, body
 
-PIECE = 1 << 20
-TIMEOUT = aiohttp.ClientTimeout(total=None, connect=30, sock_read=60)
 MOST = 10
 """How many places the data of one image may lie at."""
 
@@ -54,16 +52,16 @@ class Places(Protocol):
 
 
 class Web:
-    """Implements `Places` for http and https; for nothing, unless `allowed`."""
+    """Implements `Places` for http and https, where images may be fetched from; for nothing, unless `allowed`."""
 
-    def __init__(self, allowed: bool) -> None:
+    def __init__(self, allowed: bool, fetcher: Fetcher) -> None:
         self.allowed = allowed
+        self._fetcher = fetcher
 
     def reads(self, url: str) -> bool:
         try:
-            parts = urlsplit(url)
-            return self.allowed and parts.scheme in ("http", "https") and bool(parts.hostname)
-        except ValueError:
+            return self.allowed and bool(self._fetcher.check_url(url))
+        except Refused:
             return False
 
     async def size(self, url: str) -> int:
@@ -75,24 +73,19 @@ class Web:
 
     async def chunks(self, url: str) -> AsyncIterator[bytes]:
         async with self._asked("GET", url) as reply:
-            async for chunk in reply.content.iter_chunked(PIECE):
+            async for chunk in body(reply, url):
                 yield chunk
 
     @asynccontextmanager
     async def _asked(self, method: str, url: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The reply; the data itself has to be there, not a word of where it is."""
         if not self.reads(url):
             raise Invalid(f"No store of this cloud reads {url}.")
-        headers = {"Accept-Encoding": "identity"}
         try:
-            async with (
-                aiohttp.ClientSession(timeout=TIMEOUT, auto_decompress=False) as session,
-                session.request(method, url, headers=headers, allow_redirects=False) as reply,
-            ):
-                if reply.status != 200:
-                    raise Invalid(f"{url} answers with {reply.status}; the data itself has to be there.")
+            async with self._fetcher.open(url, method=method, redirects=0) as reply:
                 yield reply
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"{url} cannot be read: {error}") from error
+        except Refused as error:
+            raise Invalid(f"No store of this cloud reads {url}: {error}.") from None
 
 
 async def digest(chunks: AsyncIterator[bytes], algorithm: str) -> Digest:

@@ -13,18 +13,19 @@ from sqlalchemy import Connection, and_, or_
 from cumulet.config import SettingsError
 from cumulet.core import db
 from cumulet.core.context import Caller, Context, system_caller
-from cumulet.core.errors import Conflict, UnsupportedMedia
+from cumulet.core.errors import Conflict, Invalid, UnsupportedMedia
 from cumulet.core.kernel import Kernel
 from cumulet.core.tasks import in_thread
 from cumulet.core.types import now
 from cumulet.services.identity.interface import Identity
 from cumulet.services.image import image_data, image_import
+from cumulet.services.image.cache import Cache, forget_cached
 from cumulet.services.image.convert import properties
 from cumulet.services.image.fetch import Fetcher
 from cumulet.services.image.image import RULES, Image, find, remove_row
 from cumulet.services.image.importing import LOCK, METHODS, REMOVE, Imports
 from cumulet.services.image.inspect import Refused, check
-from cumulet.services.image.intake import read_file, receive
+from cumulet.services.image.intake import Received, read_file, receive
 from cumulet.services.image.interface import ImageInfo
 from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
@@ -32,6 +33,7 @@ from cumulet.services.image.patch import RESERVED_PREFIX
 from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.search import save_labels
+from cumulet.services.image.signature import Rejected, Signature, told, verify
 from cumulet.services.image.stores import Stores
 from cumulet.services.image.task import ImportInput, Task, fail
 
@@ -53,15 +55,16 @@ class ImageRuntime:
         self.identity = identity
         self.rules = rules
         self.protections = Protections()
-        self.web: Places = Web(kernel.settings.image_web)
+        self.fetcher = Fetcher(kernel.settings)
+        self.web: Places = Web(kernel.settings.image_web, self.fetcher)
         Locator(self)
         settings = kernel.settings
         self.most, self.most_virtual = settings.image_size_limit << 30, settings.image_virtual_size_limit << 30
         self.methods = _methods(settings.image_import_methods)
         self.injected = _injected(settings.image_inject)
         self.stores = Stores(settings.image_stores, settings.data, self.web, with_web=settings.image_web)
-        self.fetcher = Fetcher(settings)
         self.imports = Imports(self)
+        self.cache = Cache(self, settings.image_cache << 30)
 
     async def start(self) -> None:
         """Take back what a process that died had under way: uploads are queued again, their files removed."""
@@ -76,6 +79,7 @@ class ImageRuntime:
         for name, store in self.stores.own.items():
             await store.start(kept.get(name, frozenset()))
         await self.imports.start(waiting)
+        await self.cache.start()
         if settings.image_metadefs is not None:
             made = await load_metadefs(self.kernel, settings.image_metadefs)
             log.info("made %s namespaces of metadata definitions", made)
@@ -108,18 +112,32 @@ class ImageRuntime:
         """See `image_import.import_new`."""
         return await image_import.import_new(ctx, wanted)
 
-    async def inspect(self, path: Path, disk_format: str | None, *, bare: bool) -> int:
-        """The virtual size of data that may be used; Refused else."""
-        return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual)
+    async def inspect(self, path: Path, disk_format: str | None, *, bare: bool, match: bool = False) -> int:
+        """The virtual size of data that may be used; Refused else. It may be of another format only if the settings say so, and
+        never where it has to `match`."""
+        match = match or self.kernel.settings.image_format_match
+        return await asyncio.to_thread(check, path, disk_format, bare=bare, most=self.most_virtual, match=match)
+
+    def signature(self, image: Image) -> Signature | None:
+        """The signature that an image's data has to have; Refused where it cannot be one."""
+        return told(image.properties) if self.kernel.settings.image_signature_certificates is not None else None
+
+    async def verify(self, signature: Signature | None, received: Received) -> None:
+        """Refused unless the signature, if there is one, is of the data."""
+        directory = self.kernel.settings.image_signature_certificates
+        if signature is not None and directory is not None:
+            await in_thread(verify, signature, bytes.fromhex(received.digests[signature.algorithm]), directory)
 
     def end_import(self, tx: Connection, image: Image, request_id: str) -> None:
-        """End the import of an image that is deleted in this transaction; its files go as an operation."""
+        """End what goes on with an image that is deleted in this transaction: the files of an import go as an operation."""
+        forget_cached(tx, image.id)
         if _is_importing(image):
             self.kernel.operations.add(tx, REMOVE, image.id, request_id=request_id, supersede=True)
             fail(tx, image.properties.get(LOCK, ""), "The image was deleted.")
 
     async def remove_data(self, image: Image) -> None:
         """Remove the files of an image that was deleted, unless an operation does."""
+        await self.cache.drop(image.id)
         if not _is_importing(image):
             await self.remove_files(image.id)
 
@@ -204,14 +222,18 @@ class ImageRuntime:
         expected: int | None = None,
     ) -> None:
         """Put the data of a queued image in a store and make it active. Conflict if it is not queued, UnsupportedMedia for data
-        that may not be used; then, and whenever else this fails, the image is queued again and no file stays."""
+        that may not be used, Invalid for data that is not what was signed; then, and whenever else this fails, the image is
+        queued again and no file stays."""
         run = self.kernel.db.run
         await run(image_data.begin, image.id, limits or {})
         target = self.stores.own[store or self.stores.default.name]
         try:
             spooled = target.spool / f"{image.id}.{secrets.token_hex(8)}"
-            received = await receive(chunks, spooled, expected=expected, most=self.most)
+            signature = self.signature(image)
+            algorithms = (signature.algorithm,) if signature else ()
+            received = await receive(chunks, spooled, expected=expected, most=self.most, algorithms=algorithms)
             try:
+                await self.verify(signature, received)
                 size = await self.inspect(received.path, image.disk_format, bare=image.container_format == "bare")
                 await target.put(image.id, received.path)
                 places = [self.stores.place(target.name, image.id)]
@@ -225,7 +247,7 @@ class ImageRuntime:
             await run(image_data.give_up, image.id)
             if isinstance(error, Refused):
                 log.warning("image %s was refused: %s", image.id, error)
-                raise UnsupportedMedia(str(error)) from None
+                raise (Invalid if isinstance(error, Rejected) else UnsupportedMedia)(str(error)) from None
             raise
 
     def _recover(self, tx: Connection) -> tuple[dict[str, frozenset[str]], frozenset[str]]:
