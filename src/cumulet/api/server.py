@@ -183,8 +183,7 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     writer = await reply.prepare(raw)
     if raw.method != "HEAD" and writer is not None:
         if not isinstance(body, File):
-            async for piece in body:
-                await reply.write(piece)
+            await _stream(reply, body)
         elif (transport := raw.transport) is not None:
             writer.send_headers()
             try:
@@ -194,6 +193,17 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
                 return reply
     await reply.write_eof()
     return reply
+
+
+async def _stream(reply: web.StreamResponse, body: AsyncIterator[bytes]) -> None:
+    """Whatever ends it, the body is closed then: it may have something to let go."""
+    try:
+        async for piece in body:
+            await reply.write(piece)
+    finally:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def send_file(transport: asyncio.Transport, file: File) -> None:
