@@ -21,18 +21,19 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
             "",
         ),
     ],
-}
-"""By service with a document to hold it against: what upstream has and this version does not, and why."""
-NOT_YET: dict[str, list[tuple[str, str]]] = {
     "image": [
         (
             "Stores other than directories and web servers",
             "object storage is a service that is not there yet; RBD, S3 and others need it",
+            "",
         ),
-        ("Certificates of signed images from a key manager", "not there yet; they come from a directory"),
-        ("Unpacking of `lha` archives at import", "gzip and zip are unpacked"),
-        ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words"),
+        ("Certificates of signed images from a key manager", "not there yet; they come from a directory", ""),
+        ("Unpacking of `lha` archives at import", "gzip and zip are unpacked", ""),
+        ("Version 1 of the API", "retired by upstream long ago; the registry's port lists images in its words", ""),
     ],
+}
+"""By service with a document to hold it against: what upstream has and this version does not, and why."""
+NOT_YET: dict[str, list[tuple[str, str]]] = {
     "image-registry": [
         ("Whatever changes something", "upstream removed the registry; images are changed through the image API"),
     ],
