@@ -57,7 +57,7 @@ async def _asked(app: Handler, request: Request, level: Level, key: tuple[str, s
         account, container, object = key
         ask = request.sub("HEAD", source="info", trusted=True, account=account, container=container, object=object)
         found = request.memo[memo] = _info(level, await app(ask))
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _info(level: Level, response: Response) -> Info:
