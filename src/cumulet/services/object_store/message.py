@@ -94,12 +94,15 @@ class Request:
 
     def sub(self, method: str, *, source: str, trusted: bool = False, **changes: Any) -> "Request":
         """A request that a layer makes on this one's behalf: no body, no headers and no query but those given in `changes`
-        (account, container, object, headers, query, body), the same caller and memo. `trusted`: it needs no leave."""
+        (account, container, object, headers, query, body), the same caller and memo. It comes from where this one comes
+        from, which ACLs ask (Referer). `trusted`: it needs no leave."""
         made = replace(self, method=method, source=source, acl=None, headers=Headers(), query=Query(""), body=None)
         if trusted:
             made.authorize = None
         for name, value in changes.items():
             setattr(made, name, value)
+        if (referrer := self.headers.get("Referer")) is not None:
+            made.headers.setdefault("Referer", referrer)
         return made
 
 
