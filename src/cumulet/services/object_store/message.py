@@ -44,7 +44,7 @@ class Refusal(Exception):
         self.response = response
 
 
-Authorize = Callable[["Request"], "Response | None"]
+Authorize = Callable[["Request"], Awaitable["Response | None"]]
 """Whether a request may be made, asked when the ACL that counts is known (`Request.acl`): None, or the refusal."""
 
 Trailer = Callable[[], Headers]
