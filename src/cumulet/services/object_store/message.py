@@ -45,8 +45,21 @@ class Refusal(Exception):
         self.response = response
 
 
-Authorize = Callable[["Request"], "Response | None"]
+Authorize = Callable[["Request"], Awaitable["Response | None"]]
 """Whether a request may be made, asked when the ACL that counts is known (`Request.acl`): None, or the refusal."""
+
+Trailer = Callable[[], Headers]
+"""Headers that are only known once the body has been read to its end: of what a layer made of it on the way (its ETag
+encrypted, say). Asked then, perhaps more than once; what it tells replaces headers of the same names. swift calls them footers.
+A body that turns out to be wrong is refused by its iterator, which raises a Refusal."""
+
+
+def parts_of(path: str) -> tuple[str, str, str, str]:
+    """Version, account, container and object of a decoded path such as /v1/account/container/object/with/slashes; what is not
+    there is empty."""
+    found = path.removeprefix("/").split("/", 3)
+    version, account, container, object = [*found, "", "", ""][:4]
+    return version, account, container, object
 
 
 @dataclass(slots=True)
@@ -54,6 +67,8 @@ class Request:
     """One request at the proxy: of an account, a container in it, or an object in that. Names are decoded text.
 
     `body` can be read once. `authorize` is None where a request needs no leave: one that the program makes itself.
+    With `settled` a layer has decided already who may make it (by `authorize`, or nobody needs to ask): identity's layer then
+    leaves both as they are.
     `source` names the layer that made it ("" for a client's own). `memo` is what layers keep for each other while one
     client's request lasts, subrequests included.
     """
@@ -65,9 +80,11 @@ class Request:
     headers: Headers = field(default_factory=Headers)
     query: Query = field(default_factory=lambda: Query(""))
     body: AsyncIterator[bytes] | None = None
+    trailer: Trailer | None = None
     version: str = "v1"
     caller: Caller = NOBODY
     authorize: Authorize | None = None
+    settled: bool = False
     acl: str | None = None
     owner: bool = False  # the caller owns the account: may see and set what others may not
     source: str = ""
@@ -95,12 +112,16 @@ class Request:
 
     def sub(self, method: str, *, source: str, trusted: bool = False, **changes: Any) -> "Request":
         """A request that a layer makes on this one's behalf: no body, no headers and no query but those given in `changes`
-        (account, container, object, headers, query, body), the same caller and memo. `trusted`: it needs no leave."""
+        (account, container, object, headers, query, body), the same caller and memo. It comes from where this one comes
+        from, which ACLs ask (Referer). `trusted`: it needs no leave."""
         made = replace(self, method=method, source=source, acl=None, headers=Headers(), query=Query(""), body=None)
+        made.trailer = None
         if trusted:
-            made.authorize = None
+            made.authorize, made.settled = None, True
         for name, value in changes.items():
             setattr(made, name, value)
+        if (referrer := self.headers.get("Referer")) is not None:
+            made.headers.setdefault("Referer", referrer)
         return made
 
 

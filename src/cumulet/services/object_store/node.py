@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from cumulet.api.http import Query
-from cumulet.services.object_store.message import Headers, Response
+from cumulet.services.object_store.message import Headers, Response, Trailer
 
 Kind = Literal["account", "container", "object"]
 
@@ -28,6 +28,7 @@ class BackendRequest:
     headers: Headers = field(default_factory=Headers)
     query: Query = field(default_factory=lambda: Query(""))
     body: AsyncIterator[bytes] | None = None
+    trailer: Trailer | None = None  # of a PUT of an object: more metadata, asked when the body is read
 
     @property
     def policy(self) -> int:
