@@ -16,7 +16,7 @@ class Front:
     async def __call__(self, http: HttpRequest) -> HttpResponse:
         version, account, container, object = (*http.path.lstrip("/").split("/", 3), "", "", "")[:4]
         request = Request(
-            http.method, account, container, object, Headers(http.headers), http.query, http.chunks(), version
+            http.method, account, container, object, Headers(http.headers), http.query, http.chunks(), version=version
         )
         try:
             response: HttpResponse = await self.service.proxy(request)
