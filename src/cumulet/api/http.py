@@ -137,13 +137,21 @@ def _checked(data: bytes) -> bytes:
     return data
 
 
+class Handle(Protocol):
+    """A file that is open."""
+
+    def fileno(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class File:
-    """A reply's body that is part of a file: `length` bytes from `offset`."""
+    """A reply's body that is part of a file: `length` bytes from `offset`. With a `handle` it is that open file, whatever has
+    its name meanwhile; whoever made it closes it once nothing refers to it any more."""
 
-    path: Path
+    path: Path | str
     offset: int
     length: int
+    handle: Handle | None = None
 
 
 class WebSocket(Protocol):

@@ -203,7 +203,10 @@ async def send_file(transport: asyncio.Transport, file: File) -> None:
     from the disk; it never waits for the peer: that the loop does.
     """
     loop = asyncio.get_running_loop()
-    handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
+    if file.handle is not None:
+        handle = os.dup(file.handle.fileno())
+    else:
+        handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
     twin = os.dup(transport.get_extra_info("socket").fileno())
     offset, end = file.offset, file.offset + file.length
     try:

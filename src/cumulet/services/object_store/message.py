@@ -5,6 +5,7 @@ nodes with `BackendRequest`s (`node.py`). All of them answer with `Response`, of
 Reference: https://docs.openstack.org/api-ref/object-store/
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from multidict import CIMultiDict
 
-from cumulet.api.http import File, Query
+from cumulet.api.http import File, Handle, Query
 from cumulet.api.http import Response as HttpResponse
 from cumulet.core.context import NOBODY, Caller
 from cumulet.core.tasks import in_thread
@@ -145,18 +146,20 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
         if body:
             yield body
     elif isinstance(body, File):
-        handle = await in_thread(open, body.path, "rb")
-        try:
-            await in_thread(handle.seek, body.offset)
-            left = body.length
-            while left and (piece := await in_thread(handle.read, min(left, PIECE * 16))):
-                left -= len(piece)
-                yield piece
-        finally:
-            handle.close()
+        handle: Handle = body.handle if body.handle is not None else await in_thread(open, body.path, "rb")
+        offset, end = body.offset, body.offset + body.length
+        while offset < end and (
+            piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
+        ):
+            offset += len(piece)
+            yield piece
     else:
         async for piece in body:
             yield piece
+
+
+def _pread(handle: Handle, offset: int, length: int) -> bytes:
+    return os.pread(handle.fileno(), length, offset)
 
 
 async def drain(response: Response) -> bytes:
