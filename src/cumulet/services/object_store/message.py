@@ -27,10 +27,10 @@ PIECE = 1 << 16
 class Response(HttpResponse):
     """A reply; its headers ignore case. `body` is bytes, an async iterator of bytes, or a part of a file."""
 
-    headers: Headers  # type: ignore[assignment]
+    headers: Headers
 
     def __init__(self, status: int = 200, body: Any = b"", headers: Any = ()) -> None:
-        super().__init__(status, body, Headers(headers))  # type: ignore[arg-type]
+        super().__init__(status, body, Headers(headers))
 
     @property
     def ok(self) -> bool:
@@ -146,7 +146,7 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
         if body:
             yield body
     elif isinstance(body, File):
-        handle: Handle = body.handle if body.handle is not None else await in_thread(open, body.path, "rb")
+        handle: Handle = body.opened if body.opened is not None else await in_thread(open, body.path, "rb")
         offset, end = body.offset, body.offset + body.length
         while offset < end and (
             piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
@@ -156,10 +156,6 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
     else:
         async for piece in body:
             yield piece
-
-
-def _pread(handle: Handle, offset: int, length: int) -> bytes:
-    return os.pread(handle.fileno(), length, offset)
 
 
 async def drain(response: Response) -> bytes:
