@@ -14,6 +14,8 @@ from cumulet.services.object_store.nodes import ClusterNodes
 from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.proxy.front import Front
+from cumulet.services.object_store.storage.devices import Devices
+from cumulet.services.object_store.storage.object_server import ObjectServer
 
 KINDS: tuple[Kind, ...] = ("account", "container", "object")
 
@@ -38,17 +40,22 @@ class ObjectStoreRuntime:
         self.devices = self.directory / "devices"
         self.cluster = Cluster(self.directory / "rings", kernel.settings)
         self.servers: dict[Kind, StorageServer] = {}
+        self.disks: Devices | None = None
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
         await self.cluster.start(self.devices)
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
         self.nodes = ClusterNodes(self.servers, self._is_here)
+        self.disks = Devices(self.devices)
+        self.servers["object"] = ObjectServer(self.disks, self.salt, self.nodes)
         self.proxy = assemble(self, _core(self))
         self.front = Front(self)
         self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        if self.disks is not None:
+            self.disks.close()
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a client's request."""
