@@ -63,7 +63,7 @@ class Builder:
         self.dispersion = 0.0
         self.graph: dict[Tier, list[int]] = {}
         self._moved: set[int] = set()
-        self._random = random.Random()
+        self._random = random.Random()  # noqa: S311 - any spread will do
 
     # ---- what devices there are
 
@@ -80,7 +80,9 @@ class Builder:
         """Add a device; its id. It gets partitions with the next rebalance."""
         for other in self.every():
             if (other["ip"], other["port"], other["device"]) == (told["ip"], told["port"], told["device"]):
-                raise RingError(f"device {told['device']} at {told['ip']} port {told['port']} is in the ring as {other['id']}")
+                raise RingError(
+                    f"device {told['device']} at {told['ip']} port {told['port']} is in the ring as {other['id']}"
+                )
         if told["weight"] < 0:
             raise RingError("a weight is 0 or more")
         id = len(self.devices)
@@ -175,7 +177,7 @@ class Builder:
 
     def rebalance(self, seed: str | None = None) -> tuple[int, float, int]:
         """Assign all copies anew where that is needed: (copies that moved, the balance, devices that are gone)."""
-        self._random = random.Random(seed)
+        self._random = random.Random(seed)  # noqa: S311 - any spread will do
         before = [array("H", row) for row in self.table]
         self._age()
         steps = plan(list(self.every()), self.replicas, self.overload)
@@ -276,7 +278,11 @@ class Builder:
         """(copy, device) of the copies of a partition that have one."""
         found = []
         for copy, row in enumerate(self.table):
-            if partition < len(row) and row[partition] != NOWHERE and (device := self.devices[row[partition]]) is not None:
+            if (
+                partition < len(row)
+                and row[partition] != NOWHERE
+                and (device := self.devices[row[partition]]) is not None
+            ):
                 found.append((copy, device))
         return found
 
@@ -346,17 +352,17 @@ class Builder:
             self.hours[partition] = 0
             held = _count(of[device["id"]] for _, device in self._holders(partition))
             for copy in copies:
-                tier: Tier = ()
-                while below := places.children[tier]:
+                chosen: Tier = ()
+                while below := places.children[chosen]:
                     able = [t for t in below if held[t] < most[t]] or _least_full(below, held, places)
-                    tier = max(able, key=lambda t: (room[t], self._random.random()))
-                device = self.find(tier[-1])
+                    chosen = max(able, key=lambda t: (room[t], self._random.random()))
+                device = self.find(chosen[-1])
                 device["parts"] += 1
                 device["parts_wanted"] -= 1
                 self.table[copy][partition] = device["id"]
-                for above in of[device["id"]]:
-                    held[above] += 1
-                    room[above] -= 1
+                for inner in of[device["id"]]:
+                    held[inner] += 1
+                    room[inner] -= 1
 
     def _count_moved(self, before: list["array[int]"]) -> int:
         moved = 0

@@ -94,7 +94,11 @@ def dispersed(places: Places, replicas: float) -> dict[Tier, float]:
         if not below:
             return
         bounds = [
-            (by_weight[t], min(math.floor(even[t] + NEAR), places.count[t]), min(math.ceil(even[t] - NEAR), places.count[t]))
+            (
+                by_weight[t],
+                min(math.floor(even[t] + NEAR), places.count[t]),
+                min(math.ceil(even[t] - NEAR), places.count[t]),
+            )
             for t in below
         ]
         if sum(high for _, _, high in bounds) < copies - NEAR:  # some have too few devices: the others hold more
