@@ -1,8 +1,8 @@
 """Who may do what: the roles of identity, and the ACLs of containers.
 
-Whoever has an operator's role in a project owns its account, `AUTH_` and the project's id: he may do everything in it but delete
-it. A reader may read all of it. A reseller's administrator may do everything everywhere. All others may what ACLs let them: users
-of projects, roles, or anybody who comes from a site.
+Whoever has an operator's role in a project owns its account, `AUTH_` and the project's id: he may do everything in it but
+delete it. A reader may read all of it. A reseller's administrator may do everything everywhere. All others may what ACLs let
+them: users of projects, roles, or anybody who comes from a site.
 Reference: https://docs.openstack.org/swift/latest/overview_auth.html, "Keystone Auth"
 """
 

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
 
-from cumulet.api.http import Query, encode_json
+from cumulet.api.http import Query
 from cumulet.services.object_store.message import Handler, Request, Response, drain, refuse
 
 PLAIN, JSON, XML = "text/plain", "application/json", "application/xml"

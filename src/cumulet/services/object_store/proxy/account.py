@@ -103,7 +103,9 @@ async def create_account(core: "Core", request: Request) -> bool:
     ring = core.service.rings.account
     part = core.partition(ring, request.account)
     headers = Headers({"X-Timestamp": Timestamp.now().internal, "X-Trans-Id": request.transaction})
-    headers.update({name: value for name, value in request.headers.items() if name.lower().startswith("x-account-sysmeta-")})
+    headers.update(
+        {name: value for name, value in request.headers.items() if name.lower().startswith("x-account-sysmeta-")}
+    )
     asked = [core.backend("account", request, part, Headers(headers), "PUT") for _ in ring.devices(part)]
     response = await core.backends.write(ring, asked)
     forget(request, request.account)

@@ -1,7 +1,7 @@
 """How the proxy asks storage nodes: whom it reads from, how many must have written before it says so, which answer it gives.
 
-Writes go to all primaries of a partition at once, handoffs stand in for those that fail, and most of them must agree. Reads take
-the first good answer, or with X-Newest the newest of all. Nodes that failed often are left alone for a while.
+Writes go to all primaries of a partition at once, handoffs stand in for those that fail, and most of them must agree. Reads
+take the first good answer, or with X-Newest the newest of all. Nodes that failed often are left alone for a while.
 Reference: https://docs.openstack.org/swift/latest/overview_architecture.html
 """
 

@@ -10,7 +10,8 @@ from typing import Any
 from cumulet.services.object_store.message import Headers, Request, Response, refuse
 from cumulet.services.object_store.names import Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Kind, Ring
-from cumulet.services.object_store.proxy import account, container, limits, object
+from cumulet.services.object_store.proxy import account, container, limits
+from cumulet.services.object_store.proxy import object as object_
 from cumulet.services.object_store.proxy.backends import Backends
 from cumulet.services.object_store.proxy.cors import preflight, with_cors
 from cumulet.services.object_store.proxy.discovery import show_info
@@ -22,7 +23,7 @@ Serve = Callable[["Core", Request, Response | None], Awaitable[Response]]
 SERVED: Mapping[Kind, Mapping[str, Serve]] = {
     "account": account.METHODS,
     "container": container.METHODS,
-    "object": object.METHODS,
+    "object": object_.METHODS,
 }
 
 
@@ -63,7 +64,11 @@ class Core:
         if request.authorize is not None:
             request.acl = None
             refusal = await request.authorize(request)
-            if refusal is not None and kind != "object" and (kind == "account" or request.method not in ("GET", "HEAD")):
+            if (
+                refusal is not None
+                and kind != "object"
+                and (kind == "account" or request.method not in ("GET", "HEAD"))
+            ):
                 return refusal
         if kind != "account" and "Origin" in headers:
             return await with_cors(self, request, serve(self, request, refusal))
@@ -92,6 +97,9 @@ class Core:
         self, kind: Kind, request: Request, part: int, headers: Headers, method: str = "", **more: Any
     ) -> BackendRequest:
         """A client's request as one to a node."""
-        names = (request.account, request.container if kind != "account" else "", request.object if kind == "object" else "")
+        names = (
+            request.account,
+            request.container if kind != "account" else "",
+            request.object if kind == "object" else "",
+        )
         return BackendRequest(kind, method or request.method, "", part, *names, headers=headers, **more)
-

@@ -43,7 +43,9 @@ async def preflight(core: "Core", request: Request, methods: Collection[str]) ->
     _allow_origin(response, info, origin)
     if (age := info.meta.get("access-control-max-age")) is not None:
         response.headers["Access-Control-Max-Age"] = age
-    asked = [name.strip() for name in request.headers.get("Access-Control-Request-Headers", "").split(",") if name.strip()]
+    asked = [
+        name.strip() for name in request.headers.get("Access-Control-Request-Headers", "").split(",") if name.strip()
+    ]
     if asked:
         response.headers["Access-Control-Allow-Headers"] = ", ".join(dict.fromkeys(asked))
         _vary(response, "Access-Control-Request-Headers")

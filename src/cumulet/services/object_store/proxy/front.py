@@ -107,7 +107,9 @@ class Front:
         rules = caller.access_rules
         by_service = caller.service is not None and SERVICE_ROLE in caller.service.roles
         if rules is not None and not by_service and not permits(rules, KNOWN_AS, http.method, http.path):
-            raise Refusal(refuse(403, f"The access rules of the token do not allow {http.method} {http.path} of object-store."))
+            raise Refusal(
+                refuse(403, f"The access rules of the token do not allow {http.method} {http.path} of object-store.")
+            )
         return caller
 
     async def _finish(
@@ -142,7 +144,7 @@ class Front:
 async def _handed_on(authenticate: Any, token: str, of_service: str) -> Caller:
     """Whose request a service hands on; a token of a service that is not valid spoils it."""
     service = await authenticate(of_service)
-    caller = await authenticate(token, allow_expired=SERVICE_ROLE in service.roles)
+    caller: Caller = await authenticate(token, allow_expired=SERVICE_ROLE in service.roles)
     user = ServiceUser(
         user_id=service.user_id,
         user_domain_id=service.user_domain_id,

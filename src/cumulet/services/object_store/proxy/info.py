@@ -102,7 +102,12 @@ async def _asked(app: Handler, request: Request, level: Level, key: Key, fresh: 
         account, container, object = key
         ask = request.sub("HEAD", source="info", trusted=True, account=account, container=container, object=object)
         found = _info(level, await app(ask))
-        if infos is not None and level != "object" and found.ok and "X-Backend-Fake-Account-Listing" not in found.headers:
+        if (
+            infos is not None
+            and level != "object"
+            and found.ok
+            and "X-Backend-Fake-Account-Listing" not in found.headers
+        ):
             infos.put(key, found, asked_at)
     if not fresh or level == "object":
         request.memo[memo] = found

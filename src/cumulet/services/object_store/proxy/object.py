@@ -12,9 +12,13 @@ from cumulet.services.object_store.proxy.headers import all_of, tell
 from cumulet.services.object_store.proxy.info import Info
 from cumulet.services.object_store.proxy.upload import upload
 from cumulet.services.object_store.proxy.where import Place, place
+from cumulet.services.object_store.storage import expiring
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
+
+CLEANERS = 2
+"""So many nodes take an object's old entry out of the queue of those that expire: one would do, and two can fail."""
 
 
 async def show(core: "Core", request: Request, refusal: Response | None) -> Response:
@@ -102,6 +106,14 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
     devices = containers.devices(part)
     updates = quorum(len(devices)) + len(copies) - quorum(len(copies))
     tell(copies, "X-Container", part, devices, updates)
+    if (at := request.headers.get("X-Delete-At")) and request.method in ("PUT", "POST"):
+        queue = expiring.queue_container(core.service.salt, int(at), request.account, request.container, request.object)
+        part = core.partition(containers, expiring.ACCOUNT, queue)
+        for copy in copies:
+            copy["X-Delete-At-Container"] = queue
+        tell(copies[::-1], "X-Delete-At", part, containers.devices(part), updates)
+    for position, copy in enumerate(copies):
+        copy["X-Backend-Clean-Expiring-Object-Queue"] = "t" if position < CLEANERS else "f"
     return copies
 
 

@@ -90,7 +90,7 @@ class Branch:
     """The data on its way to one of several nodes."""
 
     def __init__(self, backends: Backends, device: Device, request: BackendRequest) -> None:
-        self.queue: asyncio.Queue[bytes | None | Exception] = asyncio.Queue(AHEAD)
+        self.queue: asyncio.Queue[bytes | Exception | None] = asyncio.Queue(AHEAD)
         self.begun = asyncio.Event()
         self.task = asyncio.ensure_future(backends.call(device, replace(request, body=self._stream())))
         self.task.add_done_callback(lambda _: self.begun.set())
