@@ -5,10 +5,11 @@ nodes with `BackendRequest`s (`node.py`). All of them answer with `Response`, of
 Reference: https://docs.openstack.org/api-ref/object-store/
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
 from multidict import CIMultiDict
@@ -26,10 +27,10 @@ PIECE = 1 << 16
 class Response(HttpResponse):
     """A reply; its headers ignore case. `body` is bytes, an async iterator of bytes, or a part of a file."""
 
-    headers: Headers  # type: ignore[assignment]
+    headers: Headers
 
     def __init__(self, status: int = 200, body: Any = b"", headers: Any = ()) -> None:
-        super().__init__(status, body, Headers(headers))  # type: ignore[arg-type]
+        super().__init__(status, body, Headers(headers))
 
     @property
     def ok(self) -> bool:
@@ -145,12 +146,15 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
         if body:
             yield body
     elif isinstance(body, File):
-        handle = await in_thread(open, body.path, "rb")
+        handle = body.opened
+        if handle is None:
+            handle = cast(BinaryIO, await in_thread(open, body.path, "rb"))
         try:
-            await in_thread(handle.seek, body.offset)
-            left = body.length
-            while left and (piece := await in_thread(handle.read, min(left, PIECE * 16))):
-                left -= len(piece)
+            offset, end = body.offset, body.offset + body.length
+            while offset < end and (
+                piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
+            ):
+                offset += len(piece)
                 yield piece
         finally:
             handle.close()
@@ -168,7 +172,10 @@ async def drain(response: Response) -> bytes:
 
 async def close(response: Response) -> None:
     """Let go of a reply whose body is not wanted."""
-    if hasattr(response.body, "aclose"):
+    if isinstance(response.body, File):
+        if response.body.opened is not None:
+            response.body.opened.close()
+    elif hasattr(response.body, "aclose"):
         await response.body.aclose()
 
 
