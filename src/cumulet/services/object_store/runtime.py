@@ -14,6 +14,7 @@ from cumulet.services.object_store.nodes import ClusterNodes
 from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.proxy.front import Front
+from cumulet.services.object_store.storage.catalogue import Catalogue
 
 KINDS: tuple[Kind, ...] = ("account", "container", "object")
 
@@ -44,11 +45,15 @@ class ObjectStoreRuntime:
         await self.cluster.start(self.devices)
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
         self.nodes = ClusterNodes(self.servers, self._is_here)
+        self.catalogue = Catalogue(self, self.kernel.tasks)
+        self.servers["account"] = self.catalogue.accounts
+        self.servers["container"] = self.catalogue.containers
         self.proxy = assemble(self, _core(self))
         self.front = Front(self)
         self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        await self.catalogue.stop()
 
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a client's request."""

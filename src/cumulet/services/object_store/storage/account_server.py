@@ -56,21 +56,20 @@ class AccountServer(DatabaseServer):
         self.room(request)
         metadata = metadata_of(request.headers, "account", frozenset(), at)
         database = self.database(request)
-        existed = database.exists
 
         def work(unit: Unit) -> bool:
             if is_gone(unit.info):
                 raise Refusal(_deleted(unit.info, 403, "Recently deleted"))
-            recreated = existed and is_deleted(unit.info)
+            created = unit.fresh or is_deleted(unit.info)
             if at > unit.info.put_timestamp:
                 unit.change(put_timestamp=at)
             if is_deleted(unit.info):
                 raise Refusal(refuse(409))
             keep_metadata(unit, metadata)
-            return recreated
+            return created
 
         first = Info(request.account, created_at=at, put_timestamp=at, status_changed_at=at)
-        created = await database.write(work, first) or not existed
+        created = await database.write(work, first)
         return Response(201 if created else 202)
 
     async def post(self, request: BackendRequest) -> Response:
@@ -198,9 +197,7 @@ def is_gone(info: Info) -> bool:
 
 
 def is_deleted(info: Info) -> bool:
-    return info.status == "DELETED" or (
-        not info.total.containers and info.delete_timestamp > info.put_timestamp
-    )
+    return info.status == "DELETED" or (not info.total.containers and info.delete_timestamp > info.put_timestamp)
 
 
 def _deleted(info: Info, status: int, text: str = "") -> Response:

@@ -11,6 +11,7 @@ Reference: https://docs.openstack.org/api-ref/object-store/#containers
 """
 
 import asyncio
+from email.utils import formatdate
 
 import msgspec
 
@@ -34,7 +35,7 @@ from cumulet.services.object_store.storage.database_server import (
     told_metadata,
 )
 from cumulet.services.object_store.storage.databases import CONTAINERS, Databases
-from cumulet.services.object_store.storage.listing import RESERVED, Source, Wanted, listing
+from cumulet.services.object_store.storage.listing import Source, Wanted, listing
 from cumulet.services.object_store.storage.reports import Reports
 
 SAVED = frozenset(
@@ -69,17 +70,16 @@ class ContainerServer(DatabaseServer):
         new = policy if policy is not None else int(request.headers.get("X-Backend-Storage-Policy-Default") or 0)
         metadata = metadata_of(request.headers, "container", SAVED, at)
         database = self.database(request)
-        existed = database.exists
 
         def work(unit: Unit) -> bool:
-            recreated = _update_or_create(unit, at, new, policy, existed)
+            created = _update_or_create(unit, at, new, policy)
             _set_metadata(unit, metadata)
-            return recreated
+            return created
 
         first = Info(
             request.account, request.container, created_at=at, put_timestamp=at, status_changed_at=at, policy=new
         )
-        created = await database.write(work, first) or not existed
+        created = await database.write(work, first)
         await self._report(request, database)
         told = {"X-Backend-Storage-Policy-Index": str((await database.ask()).policy)}
         return Response(201 if created else 202, b"", told)
@@ -202,7 +202,12 @@ class ContainerServer(DatabaseServer):
         if said_yes(request, "X-Backend-Auto-Create") if told else request.account.startswith(AUTO_CREATE):
             made = Timestamp(at.ticks).internal
             new = Info(
-                request.account, request.container, created_at=made, put_timestamp=made, status_changed_at=made, policy=policy
+                request.account,
+                request.container,
+                created_at=made,
+                put_timestamp=made,
+                status_changed_at=made,
+                policy=policy,
             )
         await database.write(lambda unit: container_rows.apply(unit, rows), new)
         self.reports.changed(request.account, request.container, database)
@@ -230,13 +235,14 @@ class ContainerServer(DatabaseServer):
 
 
 def is_deleted(info: Info) -> bool:
-    return not info.own.objects and info.delete_timestamp >= info.put_timestamp
+    never = info.put_timestamp == ZERO
+    return not info.own.objects and (never or info.delete_timestamp > info.put_timestamp)
 
 
-def _update_or_create(unit: Unit, at: str, new: int, policy: int | None, existed: bool) -> bool:
-    """Whether the container is there again; Refusal (409) where it cannot be: another policy, or deleted later."""
+def _update_or_create(unit: Unit, at: str, new: int, policy: int | None) -> bool:
+    """Whether the container is there only now; Refusal (409) where it cannot be: another policy, or deleted later."""
     info = unit.info
-    recreated = existed and is_deleted(info)
+    recreated = not unit.fresh and is_deleted(info)
     if recreated:
         unit.change(policy=new)
     elif policy is not None and policy != info.policy:
@@ -247,7 +253,7 @@ def _update_or_create(unit: Unit, at: str, new: int, policy: int | None, existed
         raise Refusal(refuse(409))
     if recreated:
         unit.change(status="", status_changed_at=at)
-    return recreated
+    return recreated or unit.fresh
 
 
 def _set_metadata(unit: Unit, metadata: dict[str, tuple[str, str]]) -> None:
@@ -277,7 +283,7 @@ def _headers(info: Info) -> Headers:
             "X-Timestamp": Timestamp.parse(info.created_at).normal,
             "X-PUT-Timestamp": put.normal,
             "X-Backend-Sharding-State": "unsharded",
-            "Last-Modified": put.http,
+            "Last-Modified": formatdate(put.ceil, usegmt=True),
         }
     )
     headers.extend(told_metadata(info))

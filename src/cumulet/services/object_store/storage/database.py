@@ -90,9 +90,11 @@ _decode = msgspec.json.Decoder(Info).decode
 class Unit:
     """One transaction. What works on it changes rows through `connection`, and replaces `info`."""
 
-    def __init__(self, connection: sqlite3.Connection, info: Info) -> None:
+    def __init__(self, connection: sqlite3.Connection, info: Info, fresh: bool) -> None:
         self.connection = connection
         self.info = info
+        self.fresh = fresh
+        """Whether the database has just been made, for what is done here."""
 
     def change(self, **values: Any) -> None:
         self.info = replace(self.info, **values)
@@ -122,6 +124,8 @@ class Database:
         self.schema = schema
         self.memo: Any = None
         """What a server has made of `info` and keeps until it changes."""
+        self.reported: tuple[str, str, int, int] | None = None
+        """What its account was told last."""
         self._pool = pool
         self._info: Info | None = None
         self._file = (0, 0)
@@ -156,7 +160,8 @@ class Database:
 
     async def ask(self) -> Info:
         """What it says of itself; Missing."""
-        return self.info or await self._in_pool(self._ask)
+        info = self.info
+        return info if info is not None else await self._in_pool(self._ask)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read in a thread, in one consistent view; Missing."""
@@ -191,7 +196,9 @@ class Database:
         batch, self._waiting = self._waiting, []
         self._pool.submit(self._commit, loop, batch)
 
-    def _told(self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], outcomes: Sequence[tuple[bool, Any]]) -> None:
+    def _told(
+        self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], outcomes: Sequence[tuple[bool, Any]]
+    ) -> None:
         """Tell all of a batch what became of theirs; then the next batch is written."""
         if self._waiting:
             self._next(loop)
@@ -211,15 +218,17 @@ class Database:
         try:
             with self._lock, self._explained():
                 outcomes: list[tuple[bool, Any]] = self._transaction(batch)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
             outcomes = [(False, error)] * len(batch)
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is there to be told
             loop.call_soon_threadsafe(self._told, loop, batch, outcomes)
 
     def _transaction(self, batch: list[Waiting]) -> list[tuple[bool, Any]]:
         self._still_there()
+        fresh = False
         if self._writer is None:
             if not self.path.exists():
+                fresh = True
                 new = next((new for _, new, _ in batch if new is not None), None)
                 if new is None:
                     raise Missing(self.path)
@@ -230,9 +239,11 @@ class Database:
         conn.execute("BEGIN IMMEDIATE")
         try:
             before = self._info or _load(conn)
-            unit = Unit(conn, before)
+            unit = Unit(conn, before, fresh)
             outcomes = [_attempt(unit, work) for work, _, _ in batch]
             if unit.info is not before:
+                if self.reported is not None:
+                    unit.change(reported=self.reported)
                 conn.execute("UPDATE info SET data = ?", (_encode(unit.info).decode(),))
             conn.execute("COMMIT")
         except BaseException:
@@ -240,7 +251,7 @@ class Database:
                 conn.execute("ROLLBACK")
             raise
         if unit.info is not self._info:
-            self._info, self.memo = unit.info, None
+            self._known(unit.info)
         return outcomes
 
     def _ask(self) -> Info:
@@ -252,7 +263,8 @@ class Database:
                         raise Missing(self.path)
                     self._writer = _connect(self.path)
                     self._file = _identity(self.path)
-                self._info, self.memo = _load(self._writer), None
+                self._known(_load(self._writer))
+            assert self._info is not None
             return self._info
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -277,11 +289,19 @@ class Database:
                     elif conn is not None:
                         conn.close()
 
+    def _known(self, info: Info) -> None:
+        self._info, self.memo = info, None
+        if self.reported is None:
+            self.reported = info.reported
+
     def _still_there(self) -> None:
         """Forget all that is known of a file which is another one by now: a device was emptied, a copy has come."""
         if self._writer is not None and _identity(self.path) != self._file:
             self._let_go()
-            self._info = self.memo = None
+            self._unknown()
+
+    def _unknown(self) -> None:
+        self._info = self.memo = self.reported = None
 
     def shut(self) -> bool:
         """Close the connections, if nobody uses them: the log is merged into the file. What is known stays known."""
@@ -302,7 +322,7 @@ class Database:
     def _remove(self) -> None:
         with self._lock:
             self._let_go()
-            self._info = self.memo = None
+            self._unknown()
             shutil.rmtree(self.path.parent, ignore_errors=True)
             for folder in list(self.path.parents)[1:3]:  # the suffix and the partition, if nothing else is in them
                 with contextlib.suppress(OSError):
@@ -330,7 +350,7 @@ class Database:
     def _quarantine(self, reason: str) -> Damaged:
         """Put the damaged file aside, where it does no harm and can be looked at."""
         self._let_go()
-        self._info = self.memo = None
+        self._unknown()
         folder = self.path.parent
         kind, device = self.path.parents[3].name, self.path.parents[4]
         aside = device / "quarantined" / kind / folder.name
@@ -351,12 +371,13 @@ def _attempt(unit: Unit, work: Work) -> tuple[bool, Any]:
         value = work(unit)
     except sqlite3.Error:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whoever waits is told
         unit.info = before
         unit.connection.execute("ROLLBACK TO work")
         unit.connection.execute("RELEASE work")
         return False, error
     unit.connection.execute("RELEASE work")
+    unit.fresh = False
     return True, value
 
 

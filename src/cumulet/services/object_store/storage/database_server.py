@@ -4,13 +4,12 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest
 from cumulet.services.object_store.storage.database import Damaged, Database, Full, Info, Missing, Unit
-from cumulet.services.object_store.storage.databases import Databases
+from cumulet.services.object_store.storage.databases import Databases, Kind
 from cumulet.services.object_store.storage.listing import YES
 
 log = logging.getLogger("cumulet.object_store.database")
@@ -37,7 +36,7 @@ class DatabaseServer:
     """The part of a device that is kept free: nothing is written to it (507) where less is."""
     methods: dict[str, Method] = field(default_factory=dict)
 
-    kind: Literal["accounts", "containers"] = field(init=False, default="accounts")
+    kind: Kind = field(init=False, default="accounts")
 
     async def handle(self, request: BackendRequest) -> Response:
         """Answer one call; what cannot be served is a reply too."""

@@ -8,14 +8,17 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final, Literal
 
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.storage.account_rows import SCHEMA as ACCOUNT_SCHEMA
 from cumulet.services.object_store.storage.container_rows import SCHEMA as CONTAINER_SCHEMA
 from cumulet.services.object_store.storage.database import Database
 
-ACCOUNTS = "accounts"
-CONTAINERS = "containers"
+Kind = Literal["accounts", "containers"]
+
+ACCOUNTS: Final = "accounts"
+CONTAINERS: Final = "containers"
 SCHEMAS = {ACCOUNTS: ACCOUNT_SCHEMA, CONTAINERS: CONTAINER_SCHEMA}
 THREADS = 8
 OPEN = 256

@@ -73,7 +73,9 @@ class Range:
     high_in: bool = False
 
     def statement(self, source: Source, columns: str, reverse: bool) -> tuple[str, list[object]]:
-        query = f"SELECT {columns} FROM {source.table} WHERE {source.condition} AND name {'>=' if self.low_in else '>'} ?"
+        query = (
+            f"SELECT {columns} FROM {source.table} WHERE {source.condition} AND name {'>=' if self.low_in else '>'} ?"
+        )
         values = [*source.values, self.low]
         if self.high is not None:
             query += f" AND name {'<=' if self.high_in else '<'} ?"

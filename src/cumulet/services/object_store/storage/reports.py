@@ -7,12 +7,14 @@ last), and is tried again.
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Protocol
 
 from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.message import Headers, Response
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device, Nodes, Rings
+from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.storage.database import Database, Info, Missing
 
 log = logging.getLogger("cumulet.object_store.reports")
@@ -31,6 +33,8 @@ class Cluster(Protocol):
     rings: Rings
     nodes: Nodes
     salt: HashSalt
+    policies: Policies
+    devices: Path
 
 
 class Reports:
@@ -100,7 +104,7 @@ class Reports:
             info = await database.ask()
         except Missing:
             return True
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is tried again
             log.warning("a container's counts cannot be read: %s", error)
             return False
         if database.reported == reported(info):
