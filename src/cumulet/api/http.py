@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -140,15 +140,21 @@ def _checked(data: bytes) -> bytes:
     return data
 
 
+class Handle(Protocol):
+    """A file that is open."""
+
+    def fileno(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class File:
     """A reply's body that is part of a file: `length` bytes from `offset`. Of one that is `opened` already, whatever became of
-    the name in the meantime; it is closed once it was sent."""
+    the name in the meantime; whoever opened it sees to it that it is closed once nothing refers to it any more."""
 
-    path: Path
+    path: Path | str
     offset: int
     length: int
-    opened: BinaryIO | None = None
+    opened: Handle | None = None
 
 
 class WebSocket(Protocol):

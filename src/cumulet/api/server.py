@@ -216,9 +216,7 @@ async def _send_body(raw: web.BaseRequest, reply: web.StreamResponse, writer: An
 
 async def _let_go(body: Any) -> None:
     """Close what a body reads from, whether or not it was read to its end."""
-    if isinstance(body, File) and body.opened is not None:
-        body.opened.close()
-    elif hasattr(body, "aclose"):
+    if hasattr(body, "aclose"):
         await body.aclose()
 
 
@@ -229,10 +227,10 @@ async def send_file(transport: asyncio.Transport, file: File) -> None:
     from the disk; it never waits for the peer: that the loop does.
     """
     loop = asyncio.get_running_loop()
-    if file.opened is None:
-        handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
-    else:
+    if file.opened is not None:
         handle = os.dup(file.opened.fileno())
+    else:
+        handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
     twin = os.dup(transport.get_extra_info("socket").fileno())
     offset, end = file.offset, file.offset + file.length
     try:

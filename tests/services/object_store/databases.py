@@ -7,12 +7,12 @@ from typing import Any, Self
 import msgspec
 
 from cumulet.api.http import Query
-from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.message import Headers, Response, drain, refuse, stream
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device, Kind, Nodes, Rings
 from cumulet.services.object_store.policies import Policies, Policy
 from cumulet.services.object_store.storage.catalogue import Catalogue
+from cumulet.services.object_store.storage.devices import Devices
 
 POWER = 4
 
@@ -59,11 +59,10 @@ class Node:
         self.device = Device(port - 6001, name, "127.0.0.1", port)
         self.salt = HashSalt(b"", b"salt")
         self.policies = Policies([Policy(0, "gold", default=True), Policy(1, "silver")])
-        self.tasks = Tasks()
         self.down = False
         self.calls: list[BackendRequest] = []
         self.join({name: self})
-        self.catalogue = Catalogue(self, self.tasks)
+        self.catalogue = Catalogue(self, self.nodes, Devices(self.devices))
         self._clock = Timestamp.now().ticks
 
     def join(self, members: Mapping[str, "Node"]) -> None:
@@ -118,7 +117,6 @@ class Node:
 
     async def close(self) -> None:
         await self.catalogue.stop()
-        await self.tasks.stop()
 
     async def __aenter__(self) -> Self:
         return self

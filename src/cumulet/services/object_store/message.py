@@ -9,12 +9,12 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, BinaryIO, cast
+from typing import Any
 from urllib.parse import quote
 
 from multidict import CIMultiDict
 
-from cumulet.api.http import File, Query
+from cumulet.api.http import File, Handle, Query
 from cumulet.api.http import Response as HttpResponse
 from cumulet.core.context import NOBODY, Caller
 from cumulet.core.tasks import in_thread
@@ -146,18 +146,13 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
         if body:
             yield body
     elif isinstance(body, File):
-        handle = body.opened
-        if handle is None:
-            handle = cast(BinaryIO, await in_thread(open, body.path, "rb"))
-        try:
-            offset, end = body.offset, body.offset + body.length
-            while offset < end and (
-                piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
-            ):
-                offset += len(piece)
-                yield piece
-        finally:
-            handle.close()
+        handle: Handle = body.opened if body.opened is not None else await in_thread(open, body.path, "rb")
+        offset, end = body.offset, body.offset + body.length
+        while offset < end and (
+            piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
+        ):
+            offset += len(piece)
+            yield piece
     else:
         async for piece in body:
             yield piece
@@ -172,10 +167,7 @@ async def drain(response: Response) -> bytes:
 
 async def close(response: Response) -> None:
     """Let go of a reply whose body is not wanted."""
-    if isinstance(response.body, File):
-        if response.body.opened is not None:
-            response.body.opened.close()
-    elif hasattr(response.body, "aclose"):
+    if hasattr(response.body, "aclose"):
         await response.body.aclose()
 
 

@@ -195,7 +195,6 @@ class ContainerServer(DatabaseServer):
         return Response(202)
 
     async def _merge(self, request: BackendRequest, at: Timestamp, policy: int, rows: list[Row]) -> None:
-        self.room(request)
         database = self.database(request)
         new = None
         told = request.headers.get("X-Backend-Auto-Create")

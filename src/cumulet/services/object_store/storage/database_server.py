@@ -1,7 +1,6 @@
 """What the account server and the container server have in common: how a call is taken apart, refused, and answered."""
 
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -32,8 +31,6 @@ class DatabaseServer:
 
     databases: Databases
     policy_name: PolicyName
-    reserve: float = 0.01
-    """The part of a device that is kept free: nothing is written to it (507) where less is."""
     methods: dict[str, Method] = field(default_factory=dict)
 
     kind: Kind = field(init=False, default="accounts")
@@ -44,7 +41,7 @@ class DatabaseServer:
         method = self.methods.get(f"{request.method}/" if inner else request.method)
         if method is None:
             return refuse(405, f"{request.method} is not a method of this server.")
-        if not self.databases.mounted(request.device):
+        if not self.databases.devices.usable(request.device):
             return refuse(507, f"The device {request.device} is not there.")
         try:
             return await method(request)
@@ -67,8 +64,7 @@ class DatabaseServer:
 
     def room(self, request: BackendRequest) -> None:
         """Refusal (507) where a device is as good as full."""
-        told = os.statvfs(self.databases.devices / request.device)
-        if told.f_bavail < told.f_blocks * self.reserve:
+        if self.databases.devices.crowded(request.device):
             raise Refusal(refuse(507, "The device is full."))
 
     def policy(self, request: BackendRequest) -> int | None:

@@ -14,6 +14,7 @@ from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.storage.account_rows import SCHEMA as ACCOUNT_SCHEMA
 from cumulet.services.object_store.storage.container_rows import SCHEMA as CONTAINER_SCHEMA
 from cumulet.services.object_store.storage.database import Database
+from cumulet.services.object_store.storage.devices import Devices
 
 Kind = Literal["accounts", "containers"]
 
@@ -28,9 +29,9 @@ KNOWN = 16_384
 
 
 class Databases:
-    """The databases of the devices in one directory."""
+    """The databases of a node's devices."""
 
-    def __init__(self, devices: Path, salt: HashSalt, *, opened: int = OPEN, known: int = KNOWN) -> None:
+    def __init__(self, devices: Devices, salt: HashSalt, *, opened: int = OPEN, known: int = KNOWN) -> None:
         self.devices = devices
         self.salt = salt
         self._most_open = opened
@@ -39,13 +40,9 @@ class Databases:
         self._opened: OrderedDict[Path, Database] = OrderedDict()
         self._pool = ThreadPoolExecutor(THREADS, "object-store-database")
 
-    def mounted(self, device: str) -> bool:
-        """Whether the device is there."""
-        return bool(device) and "/" not in device and (self.devices / device).is_dir()
-
     def path(self, kind: str, device: str, partition: int, name: str) -> Path:
         """Of the database whose path hashes to `name`."""
-        return self.devices / device / kind / str(partition) / name[-3:] / name / f"{name}.db"
+        return Path(self.devices.root, device, kind, str(partition)) / name[-3:] / name / f"{name}.db"
 
     def find(self, kind: str, device: str, partition: int, account: str, container: str = "") -> Database:
         """The database of an account or a container, whether there is one or not."""
@@ -70,7 +67,7 @@ class Databases:
 
     def names(self, kind: str, device: str) -> Iterator[tuple[int, str]]:
         """Partition and hash of every database on a device: read from the disk, in a thread."""
-        root = self.devices / device / kind
+        root = Path(self.devices.root, device, kind)
         for partition in _folders(root):
             if not partition.name.isdigit():
                 continue
@@ -78,10 +75,6 @@ class Databases:
                 for folder in _folders(suffix):
                     if (folder / f"{folder.name}.db").exists():
                         yield int(partition.name), folder.name
-
-    def here(self) -> list[str]:
-        """The devices that are there."""
-        return [folder.name for folder in _folders(self.devices)]
 
     def stop(self) -> None:
         """Write what waits, and close everything."""

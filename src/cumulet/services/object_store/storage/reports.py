@@ -7,7 +7,6 @@ last), and is tried again.
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Protocol
 
 from cumulet.core.tasks import Tasks
@@ -28,18 +27,17 @@ Reported = tuple[str, str, int, int]
 
 
 class Cluster(Protocol):
-    """What is needed of the cluster: where databases lie, and how their nodes are reached."""
+    """What is needed of the cluster: where databases lie."""
 
     rings: Rings
-    nodes: Nodes
     salt: HashSalt
     policies: Policies
-    devices: Path
 
 
 class Reports:
-    def __init__(self, cluster: Cluster, tasks: Tasks) -> None:
+    def __init__(self, cluster: Cluster, nodes: Nodes, tasks: Tasks) -> None:
         self._cluster = cluster
+        self._nodes = nodes
         self._tasks = tasks
         self._waiting: dict[str, dict[str, Database]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -73,7 +71,7 @@ class Reports:
         if override:
             headers["X-Account-Override-Deleted"] = "yes"
         ask = BackendRequest("account", "PUT", device.name, part, info.account, info.container, headers=headers)
-        return await self._cluster.nodes.call(device, ask)
+        return await self._nodes.call(device, ask)
 
     def told(self, database: Database, info: Info) -> None:
         """An account knows what `info` says; the file says so with its next change."""
