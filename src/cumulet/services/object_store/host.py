@@ -5,6 +5,7 @@ from pathlib import Path
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
+from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_server import ObjectServer
 
@@ -20,7 +21,11 @@ class StorageHost:
 
     async def start(self) -> None:
         """After the cluster's own start."""
+        self.catalogue = Catalogue(self.cluster, self.nodes, self.devices)
+        self.servers["account"] = self.catalogue.accounts
+        self.servers["container"] = self.catalogue.containers
         self.servers["object"] = ObjectServer(self.devices, self.cluster.salt, self.nodes)
 
     async def stop(self) -> None:
+        await self.catalogue.stop()
         self.devices.close()
