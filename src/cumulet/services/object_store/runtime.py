@@ -36,7 +36,7 @@ class ObjectStoreRuntime:
         self.told_admin: dict[str, Any] = {}
         self.directory = kernel.settings.data.absolute() / "object-store"
         self.cluster = Cluster(self.directory / "rings", kernel.settings)
-        self.host = StorageHost(self.directory / "devices", self.cluster)
+        self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
