@@ -38,6 +38,7 @@ class Databases:
         self._most_known = known
         self._known: OrderedDict[str, Database] = OrderedDict()
         self._opened: OrderedDict[str, Database] = OrderedDict()
+        self._closing: set[asyncio.Future[bool]] = set()
         self._pool = ThreadPoolExecutor(THREADS, "object-store-database")
 
     def path(self, kind: str, device: str, partition: int, name: str) -> str:
@@ -70,12 +71,29 @@ class Databases:
                     if (folder / f"{folder.name}.db").exists():
                         yield int(partition.name), folder.name
 
-    def stop(self) -> None:
-        """Write what waits, and close everything."""
-        self._pool.shutdown(wait=True)
+    def resize(self, *, opened: int, known: int) -> None:
+        """How many are open at once, and of how many something is known."""
+        self._most_open, self._most_known = opened, known
+
+    @property
+    def known(self) -> int:
+        """Of how many something is known now."""
+        return len(self._known)
+
+    async def settled(self) -> None:
+        """Return when all that is to be closed is closed."""
+        await asyncio.gather(*self._closing)
+
+    def close_all(self) -> None:
+        """Close all databases that are in no use now; they are opened again when they are asked for."""
         for database in self._opened.values():
             database.shut()
         self._opened.clear()
+
+    def stop(self) -> None:
+        """Write what waits, and close everything."""
+        self._pool.shutdown(wait=True)
+        self.close_all()
         self._known.clear()
 
     def _used(self, database: Database) -> None:
@@ -96,7 +114,9 @@ class Databases:
             database = self._opened[path]
             if database.idle:
                 del self._opened[path]
-                asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
+                closing = asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
 
 def _folders(path: Path) -> list[Path]:
