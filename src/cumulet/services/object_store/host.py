@@ -5,17 +5,21 @@ from pathlib import Path
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
+from cumulet.services.object_store.servers import StorageFace
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_server import ObjectServer
 
+KINDS: tuple[Kind, ...] = ("account", "container", "object")
+
 
 class StorageHost:
-    """The storage servers of the devices below `root`."""
+    """The storage servers of the devices below `root`. `faces` are what other nodes reach them by, by name of the port."""
 
     def __init__(self, root: Path, cluster: Cluster) -> None:
         self.devices = Devices(root)
         self.cluster = cluster
         self.servers: dict[Kind, StorageServer] = {}
+        self.faces = {kind: StorageFace(kind, self.servers) for kind in KINDS}
         self.nodes = ClusterNodes(self.servers, cluster.is_here)
 
     async def start(self) -> None:
@@ -23,4 +27,5 @@ class StorageHost:
         self.servers["object"] = ObjectServer(self.devices, self.cluster.salt, self.nodes)
 
     async def stop(self) -> None:
+        await self.nodes.stop()
         self.devices.close()
