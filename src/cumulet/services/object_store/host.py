@@ -6,6 +6,7 @@ from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
 from cumulet.services.object_store.servers import StorageFace
+from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_server import ObjectServer
 
@@ -21,11 +22,17 @@ class StorageHost:
         self.servers: dict[Kind, StorageServer] = {}
         self.faces = {kind: StorageFace(kind, self.servers) for kind in KINDS}
         self.nodes = ClusterNodes(self.servers, cluster.is_here)
+        self.catalogue: Catalogue | None = None
 
     async def start(self) -> None:
         """After the cluster's own start."""
+        self.catalogue = Catalogue(self.cluster, self.nodes, self.devices)
+        self.servers["account"] = self.catalogue.accounts
+        self.servers["container"] = self.catalogue.containers
         self.servers["object"] = ObjectServer(self.devices, self.cluster.salt, self.nodes)
 
     async def stop(self) -> None:
         await self.nodes.stop()
+        if self.catalogue is not None:
+            await self.catalogue.stop()
         self.devices.close()
