@@ -45,7 +45,7 @@ def check_metadata(request: Request, kind: Kind) -> Response | None:
         if not header.lower().startswith(prefix):
             continue
         name = header[len(prefix) :]
-        sized = len(value.encode())
+        sized = len(value.encode()) - 2 * value.count("\ufffd")  # which stands for a byte that was no UTF-8
         if not name:
             return refuse(400, "Metadata name cannot be empty")
         if kind != "object" and "\ufffd" in value:
