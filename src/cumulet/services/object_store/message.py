@@ -174,6 +174,7 @@ async def close(response: Response) -> None:
 PHRASES = {
     408: "Request Timeout",
     413: "Request Entity Too Large",
+    497: "Blacklisted",
     498: "Rate Limited",
     499: "Client Disconnect",
     507: "Insufficient Storage",

@@ -1,5 +1,6 @@
 """Quotas of accounts: X-Account-Quota-Bytes and X-Account-Quota-Count, for all or (-Policy-NAME) for one storage policy, which
-only resellers set and whoever may read the account sees. An upload that would exceed one is refused with 413, save a reseller's.
+only resellers set and whoever may read the account sees. An upload that would exceed one is refused with 413, unless it is a
+reseller's.
 
 The older name, X-Account-Meta-Quota-Bytes, is taken as well.
 Reference: https://docs.openstack.org/swift/latest/middleware.html#account-quotas
@@ -28,7 +29,7 @@ class AccountQuotas:
     async def __call__(self, request: Request) -> Response:
         if not request.container:
             return await self._account(request) if request.account else await self.app(request)
-        if request.object and request.method == "PUT" and not request.reseller:
+        if request.object and request.method == "PUT" and not request.memo.get("reseller"):
             reason = await self._exceeded(request)
             if reason:
                 return await self._refused(request, reason)
@@ -53,8 +54,8 @@ class AccountQuotas:
     def _names(self, kind: str) -> Iterator[tuple[str, str]]:
         """(name that clients know, name that it is kept under), of all policies and of each."""
         yield kind, kind
-        for index, name in self.service.policies.items():
-            yield f"{kind}-Policy-{name}", f"{kind}-Policy-{index}"
+        for policy in self.service.policies:
+            yield f"{kind}-Policy-{policy.name}", f"{kind}-Policy-{policy.index}"
 
     def _set(self, request: Request, kind: str) -> None:
         headers = request.headers
@@ -64,10 +65,12 @@ class AccountQuotas:
                 value = ""
             if value is None:
                 continue
-            if not request.reseller:
+            if not request.memo.get("reseller"):
                 raise Refusal(refuse(403, "Only a reseller's administrator sets quotas of accounts."))
             if value and not is_number(value):
-                raise Refusal(refuse(400, f"X-Account-{told} must be a number of bytes or objects, or empty for no quota."))
+                raise Refusal(
+                    refuse(400, f"X-Account-{told} must be a number of bytes or objects, or empty for no quota.")
+                )
             headers[f"X-Account-Sysmeta-{kept}"] = value
 
     async def _exceeded(self, request: Request) -> str:
@@ -85,7 +88,8 @@ class AccountQuotas:
         if any("policy" in name for name in limits):
             container = await container_info(self.app, request)
             index = container.number("X-Backend-Storage-Policy-Index")
-            prefix = f"X-Account-Storage-Policy-{self.service.policies.get(index, '')}"
+            policy = self.service.policies.get(index)
+            prefix = f"X-Account-Storage-Policy-{policy.name if policy else ''}"
             if _above(limits, f"bytes-policy-{index}", info.number(f"{prefix}-Bytes-Used") + size) or _above(
                 limits, f"count-policy-{index}", info.number(f"{prefix}-Object-Count") + 1
             ):

@@ -102,7 +102,7 @@ class FormPost:
             return "Invalid Signature"
         numbers = (fields.get(name) or "0" for name in ("max_file_size", "max_file_count", "expires"))
         told = (requested_path(request), fields.get("redirect", ""), *numbers)
-        good = digest in self.digests and any([same(signature, sign(key, digest, *told)) for key in keys])
+        good = digest in self.digests and any(same(signature, sign(key, digest, *told)) for key in keys)
         return None if good else "Invalid Signature"
 
 
@@ -144,7 +144,9 @@ def _no_leave(request: Request, reason: str) -> Refusal:
 
 async def _reply(last: Response, message: str, redirect: str) -> Response:
     """What became of the form: to whoever sent it, or to the page that the form says."""
-    headers = Headers((name, value) for name, value in last.headers.items() if name.lower().startswith("access-control"))
+    headers = Headers(
+        (name, value) for name, value in last.headers.items() if name.lower().startswith("access-control")
+    )
     if redirect:
         redirect += f"{'&' if '?' in redirect else '?'}status={last.status}&message={quote(message)}"
         headers["Location"] = redirect

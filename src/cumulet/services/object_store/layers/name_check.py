@@ -23,7 +23,9 @@ class NameCheck:
         self.app = app
         self.characters = frozenset(settings.object_name_forbidden_characters)
         self.longest = settings.object_name_longest
-        self.pattern = re.compile(settings.object_name_forbidden_pattern) if settings.object_name_forbidden_pattern else None
+        self.pattern = (
+            re.compile(settings.object_name_forbidden_pattern) if settings.object_name_forbidden_pattern else None
+        )
         service.told["name_check"] = {
             "forbidden_chars": settings.object_name_forbidden_characters,
             "maximum_length": settings.object_name_longest,

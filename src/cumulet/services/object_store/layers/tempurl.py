@@ -203,5 +203,3 @@ def _disposition(kind: str, filename: str) -> str:
     """Content-Disposition (RFC 6266) with a name that need not be ASCII (RFC 8187)."""
     plain, full = quote(filename, safe=" /"), quote(filename)
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{full}"
-
-
