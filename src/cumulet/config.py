@@ -260,6 +260,35 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
             "none",
         ),
     ] = ""
+    object_operator_roles: Annotated[
+        str, _says("The roles that make a user an owner of his project's account, separated by commas.")
+    ] = "admin,member"
+    object_project_reader_roles: Annotated[
+        str, _says("The roles that let a user read all of his project's account, separated by commas.", "none")
+    ] = "reader"
+    object_system_reader_roles: Annotated[
+        str,
+        _says("The roles that, held on the system, let a user read every account, separated by commas.", "none"),
+    ] = "reader"
+    object_reseller_admin_roles: Annotated[
+        str, _says("The roles that let a user do everything in every account, separated by commas.", "none")
+    ] = "ResellerAdmin"
+    object_reseller_prefixes: Annotated[
+        str,
+        _says(
+            "What the names of accounts begin with before `_` and the project's id, separated by commas. The first is in the "
+            "catalogue; accounts of the others are only for services that hand on a user's request (object_service_roles)."
+        ),
+    ] = "AUTH"
+    object_service_roles: Annotated[
+        str,
+        _says(
+            "The roles of services that may reach accounts of further prefixes for a user, separated by commas.", "none"
+        ),
+    ] = ""
+    object_info_key: Annotated[
+        str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
+    ] = ""
     object_bind: Annotated[
         str,
         _says(
