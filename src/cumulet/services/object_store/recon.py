@@ -93,17 +93,20 @@ class Recon:
             value = {name: self.notes[kind or "object"].get(name) for name in names}
         return Response(200, encode_json(value), {"Content-Type": "application/json"})
 
+    @property
+    def _root(self) -> Path:
+        return Path(self.service.host.devices.root)
+
     def _names(self) -> list[str]:
         """The devices of this node, there or not."""
-        root = self.service.devices
+        root = self._root
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
     def _usable(self, name: str) -> bool:
-        disks = self.service.disks
-        return disks is not None and disks.usable(name)
+        return self.service.host.devices.usable(name)
 
     def _devices(self) -> Any:
-        return {str(self.service.devices): self._names()}
+        return {str(self._root): self._names()}
 
     def _usage(self) -> Any:
         found: list[dict[str, Any]] = []
@@ -111,7 +114,7 @@ class Recon:
             if not self._usable(name):
                 found.append({"device": name, "mounted": False, "size": "", "used": "", "avail": ""})
                 continue
-            room = os.statvfs(self.service.devices / name)
+            room = os.statvfs(self._root / name)
             size, free = room.f_bsize * room.f_blocks, room.f_bsize * room.f_bavail
             found.append({"device": name, "mounted": True, "size": size, "used": size - free, "avail": free})
         return found
@@ -121,7 +124,7 @@ class Recon:
 
     def _quarantined(self) -> Any:
         counts: dict[str, Any] = {"accounts": 0, "containers": 0, "objects": 0, "policies": {}}
-        for directory in self.service.devices.glob("*/quarantined/*"):
+        for directory in self._root.glob("*/quarantined/*"):
             kind, _, index = directory.name.partition("-")
             if kind in counts and directory.is_dir():
                 count = sum(1 for entry in directory.iterdir() if entry.is_dir())

@@ -1,5 +1,5 @@
-"""AES-256 in counter mode (NIST SP 800-38A), and what is kept beside encrypted data so that it can be decrypted: `crypto meta`, in
-swift's form.
+"""AES-256 in counter mode (NIST SP 800-38A), and what is kept beside encrypted data so that it can be decrypted: `crypto meta`,
+in swift's form.
 
 Data has a key of its own, which is kept wrapped (encrypted) with the object's; values of headers are encrypted with that one.
 Counter mode decrypts any part by itself, so ranges need no more than their bytes.

@@ -18,6 +18,7 @@ import os
 import secrets
 from configparser import ConfigParser
 from configparser import Error as ConfigError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,9 @@ class Keymaster:
                 found[name[len(SECRET) + 1 :]] = _secret(self.path, name, value)
         active = told.get(ACTIVE, "")
         if active not in found:
-            raise SettingsError(f"{self.path} has no {SECRET}{f'_{active}' if active else ''}, which is to be the active one")
+            raise SettingsError(
+                f"{self.path} has no {SECRET}{f'_{active}' if active else ''}, which is to be the active one"
+            )
         self._secrets, self._active, self._seen = found, active, (seen.st_mtime_ns, seen.st_ino)
 
     def reload(self) -> None:
@@ -99,10 +102,8 @@ class Keymaster:
             raise CryptoError(f"there is no root secret {secret!r}")
         names = [*path[1:].split("/", 2), "", ""][:3]
         if version != "3" and names != [account, container, object or names[2]]:
-            try:
+            with suppress(UnicodeError):  # most were written as they should have been
                 names = [name.encode("latin-1").decode() for name in names]
-            except UnicodeError:
-                pass  # written as it should have been
         return self._make(secret, names[0], names[1] or container, names[2], version)
 
     def _make(self, secret: str, account: str, container: str, object: str, version: str = NEWEST) -> Keys:
@@ -120,7 +121,7 @@ def make(path: Path) -> None:
 
 
 def rotate(path: Path) -> str:
-    """Add a root secret, which new data is encrypted with from now on; its id. What is there stays readable with the old ones."""
+    """Add a root secret, which new data is encrypted with from now on; its id. what is there stays readable."""
     parser = ConfigParser(interpolation=None)
     parser.read_string(path.read_text())
     told = dict(parser[SECTION])
@@ -134,8 +135,8 @@ def rotate(path: Path) -> str:
 
 def _text(known: dict[str, str], active: str) -> str:
     lines = [
-        "# The root secrets of object storage. Without them nothing that is encrypted can be read again: keep a copy, in a safe",
-        "# place that is not this disk. Every node needs the same file.",
+        "# The root secrets of object storage. Without them nothing that is encrypted can be read again: keep a copy in a safe",
+        "# place, not on this disk. Every node needs the same file.",
         f"[{SECTION}]",
         *(f"{SECRET}{f'_{name}' if name else ''} = {value}" for name, value in known.items()),
         f"{ACTIVE} = {active}",

@@ -1,4 +1,4 @@
-"""Encryption at rest: between here and the disk, objects, their metadata and their ETags are encrypted; clients see nothing of it.
+"""Encryption at rest: from here to the disk, objects, their metadata and their ETags are encrypted; clients see nothing of it.
 
 What is encrypted stays readable when the setting is off again: it decides about new data only. Names, sizes and types are not
 encrypted, nor is the metadata of accounts and containers. As swift's, so that either reads what the other wrote.
@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("cumulet.object_store")
 
 META, TRANSIENT, SYSMETA = "x-object-meta-", "x-object-transient-sysmeta-crypto-", "x-object-sysmeta-crypto-"
-ETAG, MAC, BODY = "X-Object-Sysmeta-Crypto-Etag", "X-Object-Sysmeta-Crypto-Etag-Mac", "X-Object-Sysmeta-Crypto-Body-Meta"
+ETAG, MAC, BODY = (
+    "X-Object-Sysmeta-Crypto-Etag",
+    "X-Object-Sysmeta-Crypto-Etag-Mac",
+    "X-Object-Sysmeta-Crypto-Body-Meta",
+)
 POSTED = "X-Object-Transient-Sysmeta-Crypto-Meta"
 LISTED_ETAG = "X-Object-Sysmeta-Container-Update-Override-Etag"
 """What an object's ETag is to be in listings."""
