@@ -296,6 +296,35 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
             "one of a network of their own."
         ),
     ] = "127.0.0.1"
+    object_mounts: Annotated[
+        bool, _says("Whether a device of object storage is used only while a file system is mounted in its directory.")
+    ] = False
+    object_reserve: Annotated[
+        float, _says("The part of a device that is kept free of objects, in percent.", ge=0, le=50)
+    ] = 1.0
+    object_reclaim_age: Annotated[
+        int,
+        _says(
+            "How long it is remembered that an object was deleted, in seconds: a node that was away for longer brings it back.",
+            ge=1,
+        ),
+    ] = 7 * 86400
+    object_update_interval: Annotated[
+        float, _says("Seconds between rounds that bring listings what they could not be told at once.", gt=0)
+    ] = 30.0
+    object_replication_interval: Annotated[
+        float, _says("Seconds between rounds that compare the copies of objects.", gt=0)
+    ] = 30.0
+    object_audit_interval: Annotated[float, _says("Seconds between rounds that look for damaged objects.", gt=0)] = 30.0
+    object_audit_files: Annotated[
+        float, _says("How many objects a second are read to see whether they are whole; 0 is without a limit.", ge=0)
+    ] = 20.0
+    object_audit_bytes: Annotated[
+        float, _says("How many bytes a second are read to see whether objects are whole; 0 is without a limit.", ge=0)
+    ] = 10e6
+    object_audit_fast_files: Annotated[
+        float, _says("How many objects a second are looked at without reading their data; 0 is without a limit.", ge=0)
+    ] = 50.0
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

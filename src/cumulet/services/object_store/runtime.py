@@ -37,7 +37,7 @@ class ObjectStoreRuntime:
         self.told_admin: dict[str, Any] = {}
         self.directory = kernel.settings.data.absolute() / "object-store"
         self.cluster = Cluster(self.directory / "rings", kernel.settings)
-        self.host = StorageHost(self.directory / "devices", self.cluster)
+        self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
         self.recon = Recon(self)
 
     async def start(self) -> None:
