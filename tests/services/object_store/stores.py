@@ -37,7 +37,7 @@ class Store:
         self, method: str, path: str, data: Any = None, *, token: str = "member", headers: Any = None, **more: Any
     ) -> Reply:
         """`path` is within the account of demo, or begins with / and is sent as it is."""
-        url = path if path.startswith("/") else f"/v1/{self.account}/{quote(path, safe='/?=&%')}".rstrip("/")
+        url = path if path.startswith("/") else f"/v1/{self.account}" + (path and "/" + quote(path, safe="/?=&%"))
         sent = CIMultiDict(headers or {})
         sent.extend((name.replace("_", "-"), str(value)) for name, value in more.items())
         if token != "nobody":
@@ -72,12 +72,15 @@ class Store:
 
 @asynccontextmanager
 async def object_store(directory: Path, **settings: Any) -> AsyncIterator[Store]:
+    settings.setdefault("object_reseller_admin_roles", "admin")
     async with kernel(directory, **settings) as parts:
         runtime = ObjectStoreRuntime(parts, Identity())  # type: ignore[arg-type]
         await runtime.start()
         server, sock = Server(), bind("127.0.0.1", 0)
         await server.listen(runtime.answer, sock)
-        async with aiohttp.ClientSession() as session:
-            yield Store(runtime, f"http://127.0.0.1:{sock.getsockname()[1]}", session)
-        await server.stop()
-        await runtime.stop()
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Store(runtime, f"http://127.0.0.1:{sock.getsockname()[1]}", session)
+        finally:
+            await server.stop()
+            await runtime.stop()
