@@ -2,19 +2,21 @@
 
 from pathlib import Path
 
+from cumulet.config import Settings
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
 from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
-from cumulet.services.object_store.storage.object_server import ObjectServer
+from cumulet.services.object_store.storage.objects import Objects
 
 
 class StorageHost:
     """The storage servers of the devices below `root`."""
 
-    def __init__(self, root: Path, cluster: Cluster) -> None:
-        self.devices = Devices(root)
+    def __init__(self, root: Path, cluster: Cluster, settings: Settings) -> None:
+        self.devices = Devices(root, mounts=settings.object_mounts, reserve=settings.object_reserve / 100)
+        self.settings = settings
         self.cluster = cluster
         self.servers: dict[Kind, StorageServer] = {}
         self.nodes = ClusterNodes(self.servers, cluster.is_here)
@@ -24,8 +26,11 @@ class StorageHost:
         self.catalogue = Catalogue(self.cluster, self.nodes, self.devices)
         self.servers["account"] = self.catalogue.accounts
         self.servers["container"] = self.catalogue.containers
-        self.servers["object"] = ObjectServer(self.devices, self.cluster.salt, self.nodes)
+        self.objects = Objects(self.cluster, self.nodes, self.devices, self.settings)
+        self.servers["object"] = self.objects.server
+        self.objects.start()
 
     async def stop(self) -> None:
+        await self.objects.stop()
         await self.catalogue.stop()
         self.devices.close()

@@ -16,7 +16,7 @@ from msgspec import Struct
 from cumulet.services.object_store.message import Request, Response
 from cumulet.services.object_store.proxy.info import container_info
 from cumulet.services.object_store.s3.errors import S3Error
-from cumulet.services.object_store.s3.request import BUCKET_SYSMETA, S3Request, xml_reply
+from cumulet.services.object_store.s3.request import BUCKET_SYSMETA, S3Request, account_of, xml_reply
 from cumulet.services.object_store.s3.xml import Shape, document, leaf, node, value
 
 LARGEST = 64 * 1024
@@ -180,7 +180,7 @@ async def _rules_of(layer: Any, request: Request, access: str) -> list[CorsRule]
     bucket, _ = layer.place(request)
     if key is None or not bucket:
         return []
-    account = f"AUTH_{key.caller.project_id}"
+    account = account_of(layer.service, key.caller)
     about = request.sub("HEAD", source="S3", trusted=True, version="v1", account=account)
     found = await container_info(layer.app, about, bucket, account)
     return _rules(found.headers.get(f"{BUCKET_SYSMETA}Cors", ""))

@@ -96,6 +96,7 @@ class S3:
             async for _ in s3.body:
                 pass  # of what holds nothing, only that it was signed so is to be found out
             s3.body = None
+        s3.check_access_rules()
         route = find(s3)
         await check_permission(s3, route.need, route.on)
         response = await route.serve(s3)

@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from cumulet.api.http import Query
+from cumulet.core.access import permits
+from cumulet.core.context import Caller
 from cumulet.services.identity.interface import AccessKey
 from cumulet.services.object_store.conditional import http_date
 from cumulet.services.object_store.message import Handler, Headers, Request, Response, close, drain, stream
@@ -49,6 +51,12 @@ _RENAMED = {
 }
 
 
+def account_of(service: Any, caller: Caller) -> str:
+    """The account whose containers a caller's buckets are: that of his project."""
+    prefix = service.kernel.settings.object_reseller_prefixes.partition(",")[0].strip()
+    return f"{prefix}_{caller.project_id}"
+
+
 class S3Request:
     """What handlers get. `body` is the data taken out of its chunks, `length` how much of it there is (None: not told)."""
 
@@ -59,7 +67,7 @@ class S3Request:
         self.signed, self.access = signed, key
         self.bucket, self.key = bucket, name
         self.caller = key.caller
-        self.account = f"AUTH_{self.caller.project_id}"
+        self.account = account_of(service, self.caller)
         self.user_id = f"{self.caller.project_name}:{self.caller.user_name}"
         self.headers, self.method = front.headers, front.method
         self.length: int | None = None
@@ -85,6 +93,13 @@ class S3Request:
         if int(told) < 0:
             raise invalid_argument(name, told, f"Argument {name} must be an integer between 0 and {LARGEST_NUMBER}")
         return min(int(told), most)
+
+    def check_access_rules(self) -> None:
+        """Refuse what the leave by which the access key was made is not good for."""
+        rules = self.caller.access_rules
+        path = "/".join(part for part in ("/v1", self.account, self.bucket, self.key) if part)
+        if rules is not None and not permits(rules, ("object-store", "swift"), self.method, path):
+            raise S3Error("AccessDenied")
 
     def need_key(self) -> None:
         if not self.key:
