@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_tz
 from urllib.parse import quote, unquote_to_bytes
 
+from cumulet.services.identity.interface import AccessKey
 from cumulet.services.object_store.message import Request
 from cumulet.services.object_store.s3.errors import S3Error, invalid_argument
 
@@ -47,6 +48,13 @@ class Signed:
     date: str = ""
     scope: str = ""
     canonical: bytes = b""
+    also: bytes = b""  # what some clients sign instead
+
+    def verified(self, key: AccessKey) -> bool:
+        """Whether the request was signed with this key."""
+        if key.verifies(self.text, self.signature):
+            return True
+        return bool(self.also) and key.verifies(self.also, self.signature)
 
     def mismatch(self) -> S3Error:
         """The refusal of a wrong signature, with all that helps to find out why it is wrong."""
@@ -103,7 +111,11 @@ def _version_2(request: Request, bucket_in_host: str) -> Signed:
         if ":" not in header:
             raise S3Error("AccessDenied")
         access, _, signature = header[4:].rpartition(":")
-    return Signed(2, access, signature, _text_2(request, bucket_in_host, expires, in_query), in_query)
+    path = f"/{bucket_in_host}{request.raw_path}" if bucket_in_host else request.raw_path
+    text, also = _text_2(request, path, expires, in_query), b""
+    if path.count("/") == 1 and path != "/":
+        also = _text_2(request, f"{path}/", expires, in_query)  # botocore signs a bucket so, and sends it without the slash
+    return Signed(2, access, signature, text, in_query, also=also)
 
 
 def _check_expires(told: str | None) -> str:
@@ -118,7 +130,7 @@ def _check_expires(told: str | None) -> str:
     return told or ""
 
 
-def _text_2(request: Request, bucket_in_host: str, expires: str, in_query: bool) -> bytes:
+def _text_2(request: Request, path: str, expires: str, in_query: bool) -> bytes:
     headers = request.headers
     amazon: dict[str, list[str]] = {}
     for name, value in headers.items():
@@ -128,7 +140,6 @@ def _text_2(request: Request, bucket_in_host: str, expires: str, in_query: bool)
     date = expires if in_query else ("" if "x-amz-date" in amazon else headers.get("Date", ""))
     lines = [request.method, _stripped(headers.get("Content-MD5")), _stripped(headers.get("Content-Type")), date]
     lines += [f"{name}:{','.join(values)}" for name, values in sorted(amazon.items())]
-    path = f"/{bucket_in_host}{request.raw_path}" if bucket_in_host else request.raw_path
     params = sorted((name, value) for name, value in request.query.pairs if name in SUB_RESOURCES)
     tail = "&".join(f"{name}={value}" if value else name for name, value in params)
     lines.append(f"{path}?{tail}" if tail else path)

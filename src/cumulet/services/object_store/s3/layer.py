@@ -86,7 +86,7 @@ class S3:
         checksum = announced(request.headers) if request.method in ("PUT", "POST") else None
         etag = md5_of(request.headers.get("Content-MD5"))
         access = await self.service.identity.access_key(signed.access)
-        if access is None or not access.verifies(signed.text, signed.signature):
+        if access is None or not signed.verified(access):
             raise signed.mismatch()
         s3 = S3Request(self.service, self.app, request, signed, access, bucket, key)
         s3.length, s3.body, s3.etag = length, request.body, etag
