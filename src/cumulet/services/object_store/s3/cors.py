@@ -20,7 +20,7 @@ from cumulet.services.object_store.s3.request import BUCKET_SYSMETA, S3Request, 
 from cumulet.services.object_store.s3.xml import Shape, document, leaf, node, value
 
 LARGEST = 64 * 1024
-MOST_KEPT = 8000
+MOST_KEPT = 8100
 """Bytes that the rules may take where they are kept: those of a header that every server takes."""
 METHODS = {"GET", "PUT", "HEAD", "POST", "DELETE"}
 ALLOWED = "GET, HEAD, PUT, POST, DELETE, OPTIONS"
