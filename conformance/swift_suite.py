@@ -24,7 +24,8 @@ import openstack.config
 from openstack.connection import Connection
 
 VERSION = "2.38.3"
-PACKAGES = (f"swift=={VERSION}", "python-swiftclient", "python-keystoneclient", "boto3", "pytest")
+PACKAGES = (f"swift=={VERSION}", "python-swiftclient", "python-keystoneclient", "boto", "boto3", "pytest")
+S3_REGION = "us-east-1"
 DOMAIN = "test-domain"
 PASSWORD = "testing-testing"
 USERS = (
@@ -100,7 +101,7 @@ def write_config(cloud: Any, path: Path) -> None:
         "insecure": "no",
         "service_prefix": "SERVICE",
         "s3_storage_url": cloud.object_store.get_endpoint().split("/v1/")[0] + "/",
-        "s3_region": cloud.config.get_region_name(),
+        "s3_region": S3_REGION,
     }
     keys = {}
     for number, name, project, domain, role in USERS:

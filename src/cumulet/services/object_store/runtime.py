@@ -16,6 +16,7 @@ from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.proxy.core import Core
 from cumulet.services.object_store.proxy.front import Front
+from cumulet.services.object_store.recon import Recon
 
 
 class ObjectStoreRuntime:
@@ -37,6 +38,7 @@ class ObjectStoreRuntime:
         self.directory = kernel.settings.data.absolute() / "object-store"
         self.cluster = Cluster(self.directory / "rings", kernel.settings)
         self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
+        self.recon = Recon(self)
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""

@@ -16,6 +16,7 @@ from cumulet.services.object_store.s3.errors import S3Error
 
 SMALLEST = 8192
 """Bytes of a chunk, but for the last."""
+CHUNK = "AWS4-HMAC-SHA256-PAYLOAD"
 LINE = 4096
 """Bytes that a line of a chunk's or trailer's head may take."""
 EMPTY = hashlib.sha256(b"").hexdigest()
@@ -107,7 +108,7 @@ class Chunks:
                     await summed(hashed, piece)
                 yield piece
             if self._key is not None:
-                self._verify(f"AWS4-HMAC-SHA256-PAYLOAD\n%\n{EMPTY}\n{hashed.hexdigest()}", signature)
+                self._verify(f"{CHUNK}\n%\n{EMPTY}\n{hashed.hexdigest()}", signature)
             if not size:
                 break
             if await self._source.line() != b"\r\n":
@@ -132,11 +133,11 @@ class Chunks:
         if self._key is None:
             return size, ""
         name, _, signature = params.partition("=")
-        if not params or ";" in signature:
+        if not params:
             raise _unexpected_end()
         if name.strip() != "chunk-signature":
-            raise self._signed.mismatch()
-        if not signature.strip():
+            self._verify(f"{CHUNK}\n%\n{EMPTY}\n", "")
+        if ";" in signature or not signature.strip():
             raise _unexpected_end()
         return size, signature.strip()
 
@@ -168,7 +169,8 @@ class Chunks:
 
     def _verify(self, text: str, signature: str) -> None:
         signed = text.replace("%", f"{self._signed.date}\n{self._signed.scope}\n{self._previous}", 1)
-        if self._key is None or not self._key.verifies_part(signed.encode(errors="replace"), signature):
+        self._signed.text, self._signed.signature = signed.encode(errors="replace"), signature
+        if self._key is None or not self._key.verifies_part(self._signed.text, signature):
             raise self._signed.mismatch()
         self._previous = signature
 

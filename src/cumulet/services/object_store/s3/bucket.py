@@ -4,6 +4,7 @@ A bucket is a container of the signer's project. The parts of its uploads are in
 Reference: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
 """
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from cumulet.services.object_store.message import Headers, Response, drain
 from cumulet.services.object_store.s3.acl import canned, from_headers, swift_headers
 from cumulet.services.object_store.s3.errors import S3Error
 from cumulet.services.object_store.s3.names import valid_bucket
+from cumulet.services.object_store.s3.permission import bucket_acl
 from cumulet.services.object_store.s3.request import BUCKET_SYSMETA, SEGMENTS, S3Request, translated, xml_reply
 from cumulet.services.object_store.s3.times import in_xml
 from cumulet.services.object_store.s3.xml import Shape, document, leaf, node, value
@@ -37,15 +39,29 @@ async def list_buckets(s3: S3Request) -> Response:
     """List the project's buckets."""
     marker, told = "", []
     while page := await listing(s3, "", {"marker": marker, "limit": str(_PAGE)}):
-        told += [
-            node("Bucket", leaf("Name", one["name"]), leaf("CreationDate", _created(one)))
-            for one in page
-            if valid_bucket(one["name"], s3.settings.s3_dns_names)
-        ]
+        known = [one for one in page if valid_bucket(one["name"], s3.settings.s3_dns_names)]
+        if s3.settled:
+            known = await _own(s3, known)
+        told += [node("Bucket", leaf("Name", one["name"]), leaf("CreationDate", _created(one))) for one in known]
         marker = page[-1]["name"]
         if len(page) < _PAGE:
             break
     return xml_reply(document("ListAllMyBucketsResult", owner_xml(s3.user_id), node("Buckets", *told)))
+
+
+async def _own(s3: S3Request, buckets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of the buckets that are the caller's own by S3's ACLs. What is known of them is remembered for a while."""
+    turns = asyncio.Semaphore(8)
+
+    async def owner(bucket: str) -> str:
+        async with turns:
+            try:
+                return (await bucket_acl(s3, bucket)).owner
+            except S3Error:
+                return ""
+
+    owners = await asyncio.gather(*(owner(one["name"]) for one in buckets))
+    return [one for one, who in zip(buckets, owners, strict=True) if who == s3.user_id]
 
 
 def _created(container: dict[str, Any]) -> str:

@@ -73,7 +73,8 @@ class Checksum:
             found = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             return None
-        return found if len(found) == self.sum.digest_size else None
+        same = base64.b64encode(found).decode() == value
+        return found if same and len(found) == self.sum.digest_size else None
 
     def check(self, trailer: str = "") -> None:
         """Refuse (400) what does not sum up to what was told."""

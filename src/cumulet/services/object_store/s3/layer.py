@@ -51,7 +51,7 @@ class S3:
         except S3Error as error:
             response = error.reply(request.transaction)
             if request.method == "HEAD":
-                response.body = b""
+                response.body, response.headers["Content-Length"] = b"", "0"
         response.headers["x-amz-id-2"] = response.headers["x-amz-request-id"] = request.transaction
         return response
 
@@ -193,7 +193,7 @@ def _install(s3: S3Request, kind: str, checksum: Any) -> None:
         raise not_implemented("Object tagging is not supported.")
     trailers: dict[str, str] = {}
     if kind in STREAMS:
-        s3.length = int(s3.headers["X-Amz-Decoded-Content-Length"])
+        s3.length, s3.chunked = int(s3.headers["X-Amz-Decoded-Content-Length"]), True
         stream = Chunks(s3.front.body, s3.length, kind, s3.signed, s3.access, checksum)
         s3.body, trailers = stream.pieces(), stream.trailers
     elif checksum is not None and not checksum.value:

@@ -55,7 +55,7 @@ async def list_objects(s3: S3Request) -> Response:
         case _:
             told += _head_of_version_1(s3, asked, last)
     told.append(leaf("MaxKeys", str(asked.told)))
-    if (delimiter := s3.param("delimiter")) and asked.query.get("delimiter"):
+    if (delimiter := s3.param("delimiter")) or (delimiter is not None and asked.kind == "versions"):
         told.append(leaf("Delimiter", asked.name(delimiter)))
     if asked.encoded:
         told.append(leaf("EncodingType", "url"))

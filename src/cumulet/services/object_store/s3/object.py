@@ -147,12 +147,11 @@ def data_headers(s3: S3Request) -> Headers:
         headers["Transfer-Encoding"] = s3.headers["Transfer-Encoding"]
     if s3.etag:
         headers["Etag"] = s3.etag
-    encodings = [part.strip() for part in headers.get("Content-Encoding", "").split(",")]
-    if "aws-chunked" in encodings:
-        kept = ", ".join(part for part in encodings if part != "aws-chunked")
-        headers.popall("Content-Encoding")
-        if kept:
-            headers["Content-Encoding"] = kept
+    if s3.chunked:
+        kept = [part.strip() for part in headers.get("Content-Encoding", "").split(",")]
+        headers.popall("Content-Encoding", None)
+        if told := ", ".join(part for part in kept if part and part != "aws-chunked"):
+            headers["Content-Encoding"] = told
     return headers
 
 

@@ -72,6 +72,7 @@ class S3Request:
         self.headers, self.method = front.headers, front.method
         self.length: int | None = None
         self.body: AsyncIterator[bytes] | None = None
+        self.chunked = False  # the body came in chunks with heads of their own
         self.etag = ""  # the MD5 that the client told, in hexadecimal
         self.settled = False  # S3's own ACLs have let the request in: nobody else is asked
 
