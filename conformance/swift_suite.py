@@ -112,7 +112,9 @@ def write_config(cloud: Any, path: Path) -> None:
         told |= {f"s3_access_key{number}": key[0], f"s3_secret_key{number}": key[1]}
     config = configparser.ConfigParser(interpolation=None)
     config["func_test"] = told
+    can = cloud.session.get(f"{told['s3_storage_url']}info", authenticated=False).json()
     config["s3api_test"] = {
+        "s3_acl_tests_enabled": can["s3api"]["s3_acl"],
         "endpoint": told["s3_storage_url"].rstrip("/"),
         "region": told["s3_region"],
         **{f"access_key{n}": told[f"s3_access_key{'' if n == 1 else n}"] for n in (1, 2, 3)},

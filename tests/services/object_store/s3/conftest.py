@@ -33,7 +33,7 @@ class S3Cloud:
 
     def user(self, name: str, *roles: str, project: str = "demo") -> Any:
         """An access key of a new user with these roles in a project."""
-        admin = self.cloud.connect()
+        admin: Any = self.cloud.connect()
         user = admin.identity.create_user(name=f"{name}-{secrets.token_hex(4)}", password="secret")
         found = admin.identity.find_project(project)
         for role in roles:

@@ -114,7 +114,9 @@ def _version_2(request: Request, bucket_in_host: str) -> Signed:
     path = f"/{bucket_in_host}{request.raw_path}" if bucket_in_host else request.raw_path
     text, also = _text_2(request, path, expires, in_query), b""
     if path.count("/") == 1 and path != "/":
-        also = _text_2(request, f"{path}/", expires, in_query)  # botocore signs a bucket so, and sends it without the slash
+        also = _text_2(
+            request, f"{path}/", expires, in_query
+        )  # botocore signs a bucket so, and sends it without the slash
     return Signed(2, access, signature, text, in_query, also=also)
 
 

@@ -26,7 +26,7 @@ def text(value: str) -> str:
 
 def leaf(name: str, value: str) -> str:
     """An element that holds text."""
-    return f"<{name}>{text(value)}</{name}>" if value else f"<{name}/>"
+    return f"<{name}>{text(value)}</{name}>"
 
 
 def node(name: str, *children: str, attributes: str = "") -> str:
