@@ -291,6 +291,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     object_info_key: Annotated[
         str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
     ] = ""
+    object_devices: Annotated[
+        Path | None,
+        _says(
+            "The directory of this host's devices of object storage: each a directory, or a file system mounted there.",
+            "`object-store/devices` in the data directory",
+        ),
+    ] = None
+    object_rings: Annotated[
+        Path | None,
+        _says(
+            "The directory of the cluster's rings and its swift.conf, the same on every host of object storage.",
+            "`object-store/rings` in the data directory, made for one host at the first start",
+        ),
+    ] = None
     object_bind: Annotated[
         str,
         _says(
