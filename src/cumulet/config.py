@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
+
+from cumulet.config_object_store import ObjectStoreSettings
+from cumulet.config_words import says as _says
 
 ENVIRONMENT_PREFIX = "CUMULET_"
 CONFIG_VARIABLE = "CUMULET_CONFIG"
@@ -35,12 +38,7 @@ def _default_data() -> Path:
     return Path("/var/lib/cumulet") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "cumulet"
 
 
-def _says(sentence: str, default: str | None = None, **limits: Any) -> Meta:
-    """Describe a setting; `default` tells in words what a computed or empty default stands for."""
-    return Meta(description=sentence, extra={"default": default} if default else None, **limits)
-
-
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     """What the program is told. Made by `load`; `docs` and `cumulet up --help` are generated from it."""
 
     data: Annotated[
@@ -278,8 +276,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     object_reseller_prefixes: Annotated[
         str,
         _says(
-            "What the names of accounts begin with before `_` and the project's id, separated by commas. The first is in the "
-            "catalogue; accounts of the others are only for services that hand on a user's request (object_service_roles)."
+            "What names of accounts begin with before `_` and the project's id; the first is in the catalogue, those of the "
+            "others are for services that hand on a user's request."
         ),
     ] = "AUTH"
     object_service_roles: Annotated[
@@ -430,7 +428,12 @@ def _row(info: msgspec.structs.FieldInfo) -> Setting:
     )
 
 
-SETTINGS: tuple[Setting, ...] = tuple(_row(info) for info in msgspec.structs.fields(Settings))
+SETTINGS: tuple[Setting, ...] = tuple(
+    _row(info)
+    for info in sorted(
+        msgspec.structs.fields(Settings), key=lambda info: info.name in ObjectStoreSettings.__struct_fields__
+    )
+)
 _BY_NAME = {row.name: row for row in SETTINGS}
 
 

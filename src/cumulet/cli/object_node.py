@@ -24,8 +24,9 @@ def command(settings: Settings) -> None:
     swift.conf lie in one directory that is the same on every host, and are read anew when they change.
 
     \b
-    Example: a node on 10.0.0.2, and the proxy that asks it:
+    Example: a node on 10.0.0.2; another one; the proxy that asks them:
       cumulet object-node --object-bind 10.0.0.2 --object-devices /srv/node --object-rings /etc/cumulet/rings
+      cumulet object-node --object-bind 10.0.0.3 --object-devices /srv/node --object-rings /etc/cumulet/rings
       cumulet up --bind 192.0.2.10 --object-bind 10.0.0.1 --object-rings /etc/cumulet/rings
     """
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)

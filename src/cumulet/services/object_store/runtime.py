@@ -15,6 +15,7 @@ from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.proxy.core import Core
 from cumulet.services.object_store.proxy.front import Front
+from cumulet.services.object_store.recon import Recon
 
 
 class ObjectStoreRuntime:
@@ -35,6 +36,7 @@ class ObjectStoreRuntime:
         self.told_admin: dict[str, Any] = {}
         self.cluster = Cluster(kernel.settings)
         self.host = StorageHost(self.cluster, kernel.settings)
+        self.recon = Recon(self)
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
