@@ -276,8 +276,8 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     object_reseller_prefixes: Annotated[
         str,
         _says(
-            "What the names of accounts begin with before `_` and the project's id, separated by commas. The first is in the "
-            "catalogue; accounts of the others are only for services that hand on a user's request (object_service_roles)."
+            "What names of accounts begin with before `_` and the project's id; the first is in the catalogue, those of the "
+            "others are for services that hand on a user's request."
         ),
     ] = "AUTH"
     object_service_roles: Annotated[
@@ -289,6 +289,20 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     object_info_key: Annotated[
         str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
     ] = ""
+    object_devices: Annotated[
+        Path | None,
+        _says(
+            "The directory of this host's devices of object storage: each a directory, or a file system mounted there.",
+            "`object-store/devices` in the data directory",
+        ),
+    ] = None
+    object_rings: Annotated[
+        Path | None,
+        _says(
+            "The directory of the cluster's rings and its swift.conf, the same on every host of object storage.",
+            "`object-store/rings` in the data directory, made for one host at the first start",
+        ),
+    ] = None
     object_bind: Annotated[
         str,
         _says(
