@@ -55,7 +55,7 @@ def main() -> int:
     tests = (
         more
         if any(not each.startswith("-") for each in more)
-        else ["test/functional", "test/functional/tests.py", *more]
+        else ["test/functional", "-o", "python_files=test_*.py tests.py", *more]
     )
     results = options.out.absolute() / "results.xml"
     command = [
