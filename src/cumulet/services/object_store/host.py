@@ -34,7 +34,7 @@ class StorageHost:
         self.servers["container"] = self.catalogue.containers
         self.objects = Objects(self.cluster, self.nodes, self.devices, self.settings)
         self.servers["object"] = self.objects.server
-        self.objects.start()
+        await self.objects.start()
 
     async def stop(self) -> None:
         if self.objects is not None:

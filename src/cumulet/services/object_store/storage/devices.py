@@ -29,10 +29,18 @@ class Devices:
         """The devices that are there."""
         return sorted(name for name in os.listdir(self.root) if self.usable(name))
 
-    def crowded(self, device: str) -> bool:
-        """Whether so little room is left that no new data is taken: what is kept of it is for listings and tombstones."""
+    def crowded(self, device: str, size: int = 0) -> bool:
+        """Whether `size` bytes more would leave less room than is kept free, for tombstones and listings."""
         room = os.statvfs(f"{self.root}/{device}")
-        return room.f_bavail < room.f_blocks * self.reserve
+        return room.f_bavail * room.f_frsize - size < room.f_blocks * room.f_frsize * self.reserve
+
+    def sweep(self) -> None:
+        """Take away what a crash has left half written: to be called before anything is written."""
+        for device in self.names():
+            for name in os.listdir(f"{self.root}/{device}"):
+                if name == "tmp" or name.startswith("tmp-"):
+                    for left in os.listdir(f"{self.root}/{device}/{name}"):
+                        os.unlink(f"{self.root}/{device}/{name}/{left}")
 
     def objects(self, device: str, policy: int) -> str:
         return f"{self.root}/{device}/objects{tail(policy)}"

@@ -253,7 +253,7 @@ class ObjectServer:
 
     def _may_put(self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp) -> Metadata:
         """The metadata of the object that is replaced, if it may be. Refusal, NoSpace."""
-        if self.devices.crowded(named.device):
+        if self.devices.crowded(named.device, _length(request.headers) or 0):
             raise NoSpace
         metadata: Metadata = {}
         try:
