@@ -6,7 +6,7 @@ Reference: https://docs.openstack.org/api-ref/object-store/
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -139,7 +139,7 @@ async def stream(data: bytes) -> AsyncIterator[bytes]:
         yield data
 
 
-async def chunks(response: Response) -> AsyncIterator[bytes]:
+async def chunks(response: Response) -> AsyncGenerator[bytes]:
     """The body of a reply, whatever it is, in pieces."""
     body = response.body
     if isinstance(body, bytes):
@@ -174,6 +174,7 @@ async def close(response: Response) -> None:
 PHRASES = {
     408: "Request Timeout",
     413: "Request Entity Too Large",
+    497: "Blacklisted",
     498: "Rate Limited",
     499: "Client Disconnect",
     507: "Insufficient Storage",

@@ -1,8 +1,9 @@
 """The devices of a node: directories, each of them one disk, in one directory. What of one is where, as in swift's tree."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
 THREADS = 16
 """Disk work of a node at one time."""
@@ -16,7 +17,7 @@ class Devices:
         self.root = str(root)
         self.mounts = mounts
         self.reserve = reserve
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self.threads = DiskThreads(THREADS)
 
     def usable(self, device: str) -> bool:
         """Whether a device is there. It blocks only as long as the file system of the root does."""
@@ -55,7 +56,7 @@ class Devices:
         return f"{self.root}/{device}/quarantined/objects{tail(policy)}"
 
     def close(self) -> None:
-        self.threads.shutdown(wait=True)
+        self.threads.close()
 
 
 def tail(policy: int) -> str:

@@ -36,12 +36,13 @@ decode = msgspec.json.Decoder(Metadata).decode
 
 class Absent(Exception):
     """There is no such object. `timestamp` says since when, where a tombstone or its end tells; `metadata` is that of an
-    object whose time has come."""
+    object whose time has come; `unknown`: nothing was ever heard of it."""
 
-    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None) -> None:
+    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None, *, unknown: bool = False) -> None:
         super().__init__(timestamp)
         self.timestamp = timestamp
         self.metadata = metadata or {}
+        self.unknown = unknown
 
 
 class Torn(Exception):
@@ -143,7 +144,7 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
         try:
             names = os.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
-            raise Absent from None
+            raise Absent(unknown=True) from None
         files = choose(names)
         try:
             if not files.data:
@@ -272,10 +273,12 @@ class Writer:
                 raise NoSpace from None
             raise
 
-    def commit(self, directory: str, name: str) -> bool:
-        """Sync the file and give it its name; False where that name is taken."""
+    def commit(self, directory: str, name: str, *, new: bool = False) -> bool:
+        """Sync the file and give it its name; False where that name is taken. `new`: the directory was not there just now."""
         try:
             os.fdatasync(self.fd)
+            if new:
+                make_directories(directory)
             return self._link(directory, name)
         except OSError as error:
             if error.errno in FULL:
