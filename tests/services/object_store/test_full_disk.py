@@ -53,7 +53,7 @@ def test_a_full_device_takes_nothing_and_loses_nothing(node: Node, size: int, to
     assert node.files() == before
     assert all(node.ask("GET", name)[2] == data for name in stored)
     assert node.ask("DELETE", stored[0])[0] == 204, "there is room for tombstones"
-    for name in stored[1:5]:
+    for name in stored[1 : len(stored) // 2]:
         assert node.ask("DELETE", name)[0] == 204
     assert node.ask("PUT", "more", data if told else pieces(data), **UPDATE)[0] == 201
     assert node.ask("GET", "more")[2] == data

@@ -1,12 +1,16 @@
 """The devices of a node: directories, each of them one disk, in one directory. What of one is where, as in swift's tree."""
 
 import os
+import time
 from pathlib import Path
 
 from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
-THREADS = 16
+THREADS = 8
 """Disk work of a node at one time."""
+
+LOOK = 0.5
+"""Seconds after which it is looked anew how much room a device has, as long as there is plenty."""
 
 
 class Devices:
@@ -17,6 +21,7 @@ class Devices:
         self.root = str(root)
         self.mounts = mounts
         self.reserve = reserve
+        self._room: dict[str, tuple[float, int, float]] = {}
         self.threads = DiskThreads(THREADS)
 
     def usable(self, device: str) -> bool:
@@ -32,8 +37,14 @@ class Devices:
 
     def crowded(self, device: str, size: int = 0) -> bool:
         """Whether `size` bytes more would leave less room than is kept free, for tombstones and listings."""
-        room = os.statvfs(f"{self.root}/{device}")
-        return room.f_bavail * room.f_frsize - size < room.f_blocks * room.f_frsize * self.reserve
+        if not self.reserve:
+            return False
+        until, free, kept = self._room.get(device, (0.0, 0, 0.0))
+        if until < (now := time.monotonic()) or free - size < 2 * kept:
+            room = os.statvfs(f"{self.root}/{device}")
+            free, kept = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize * self.reserve
+            self._room[device] = (now + LOOK, free, kept)
+        return free - size < kept
 
     def sweep(self) -> None:
         """Take away what a crash has left half written: to be called before anything is written."""

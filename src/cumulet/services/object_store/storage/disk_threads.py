@@ -1,4 +1,4 @@
-"""Threads for work on disks: as little as can be between the event loop and the work, since it is asked for with every request."""
+"""Threads for work on disks: as little as can be between the event loop and the work, which comes with every request."""
 
 import asyncio
 import threading

@@ -278,7 +278,7 @@ class Writer:
         try:
             os.fdatasync(self.fd)
             if new:
-                make_directories(directory)
+                make_hash_directory(directory)
             return self._link(directory, name)
         except OSError as error:
             if error.errno in FULL:
@@ -336,17 +336,22 @@ def _rest(pieces: list[bytes], done: int) -> list[bytes]:
 
 
 def make_directories(directory: str) -> None:
-    """A directory and what it lies in, for good: each parent that got a new entry is synced."""
-    parent = os.path.dirname(directory)
-    while True:
-        try:
-            os.mkdir(directory)
-            break
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            make_directories(parent)
-    sync_directory(parent)
+    """A directory and what it lies in. They last as soon as the directory is synced once something is in it: file systems with
+    a journal write down what came before together with what is synced."""
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directories(os.path.dirname(directory))
+        make_directories(directory)
+
+
+def make_hash_directory(directory: str) -> None:
+    """A hash directory of which nothing is known: most often its suffix directory is not there either."""
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        os.mkdir(os.path.dirname(directory))
+    make_directories(directory)
 
 
 def sync_directory(directory: str) -> None:
