@@ -29,6 +29,7 @@ from cumulet.services.object_store.layers.recon import recon
 from cumulet.services.object_store.layers.staticweb import StaticWeb
 from cumulet.services.object_store.layers.tempurl import TempUrls
 from cumulet.services.object_store.message import Handler
+from cumulet.services.object_store.s3.layer import S3
 
 LayerType = Callable[[Any, Handler], Handler]
 
@@ -47,6 +48,7 @@ LAYERS: Sequence[LayerType] = (
     ratelimit,
     ReadOnly,
     FormPost,
+    S3,
     KeystoneAuth,
     StaticWeb,
     ContainerQuotas,

@@ -1,6 +1,5 @@
 """Object storage, running: the rings, the nodes, the salt, and the proxy's handler with its layers."""
 
-from pathlib import Path
 from typing import Any
 
 from cumulet.api.http import Request as HttpRequest
@@ -43,9 +42,8 @@ class ObjectStoreRuntime:
         self.identity = identity
         self.told: dict[str, Any] = {}
         self.told_admin: dict[str, Any] = {}
-        self.directory = kernel.settings.data.absolute() / "object-store"
-        self.cluster = Cluster(self.directory / "rings", kernel.settings)
-        self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
+        self.cluster = Cluster(kernel.settings)
+        self.host = StorageHost(self.cluster, kernel.settings)
         self.tasks = Tasks()
         self.recon = Recon(self)
         realms = kernel.settings.object_sync_realms or self.cluster.directory / REALMS
@@ -53,7 +51,7 @@ class ObjectStoreRuntime:
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
-        await self.cluster.start(Path(self.host.devices.root))
+        await self.cluster.start()
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
         await self.host.start()
         self.nodes = self.host.nodes
@@ -61,7 +59,6 @@ class ObjectStoreRuntime:
         self.proxy = assemble(self, self.core)
         self.inner = assemble(self, self.core, INNER)
         self.front = Front(self)
-        self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
         settings = self.kernel.settings
         self.expirer, self.syncer = Expirer(self), ContainerSyncer(self)
         self.tasks.every("expirer of objects", settings.object_expirer_interval, self.expirer.run)
