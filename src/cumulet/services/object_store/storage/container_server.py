@@ -95,6 +95,8 @@ class ContainerServer(DatabaseServer):
         def work(unit: Unit) -> None:
             if is_deleted(unit.info):
                 raise Refusal(refuse(404))
+            if at > unit.info.put_timestamp and not said_yes(request, "X-Backend-No-Timestamp-Update"):
+                unit.change(put_timestamp=at)
             _set_metadata(unit, metadata)
 
         await self.database(request).write(work)
