@@ -128,6 +128,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 """What answers requests: the proxy's core, or a layer around it."""
 
 
+async def ask(app: Handler, request: Request) -> Response:
+    """The reply to a request that a layer makes, where a refusal is a reply as any other."""
+    try:
+        return await app(request)
+    except Refusal as refusal:
+        return refusal.response
+
+
 def empty() -> AsyncIterator[bytes]:
     return stream(b"")
 
@@ -175,6 +183,8 @@ async def close(response: Response) -> None:
 PHRASES = {
     408: "Request Timeout",
     413: "Request Entity Too Large",
+    416: "Requested Range Not Satisfiable",
+    422: "Unprocessable Entity",
     498: "Rate Limited",
     499: "Client Disconnect",
     507: "Insufficient Storage",
