@@ -262,6 +262,13 @@ class Settings(Struct, frozen=True, kw_only=True):
             "none",
         ),
     ] = ""
+    object_bind: Annotated[
+        str,
+        _says(
+            "The IP address of this host on which storage nodes reach each other; they trust whoever reaches them, so it is "
+            "one of a network of their own."
+        ),
+    ] = "127.0.0.1"
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024
@@ -456,6 +463,7 @@ _WORDS = (("`int`", "a whole number"), ("`str`", "text"), ("`bool`", "true or fa
 
 _ADDRESSES: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("bind", ipaddress.ip_address, "an IP address of this host, such as 127.0.0.1 or 0.0.0.0"),
+    ("object_bind", ipaddress.ip_address, "an IP address of this host, such as 127.0.0.1 or 10.0.0.1"),
     ("public_cidr", ipaddress.ip_network, "a network with its prefix length, such as 172.24.4.0/24"),
 )
 

@@ -25,6 +25,9 @@ WINDOW = 8 << 20
 """Bytes of a file that are sent at once, at most."""
 HEADER_LIMIT = 32 << 10
 """Bytes of one header line: object metadata and large tokens need more than aiohttp's 8 KiB."""
+HEADERS = 512
+"""Header lines of one request: an object may carry 90 of metadata beside its own, and whoever sends too many is told so by the
+service."""
 STOP_GRACE = 5.0
 """Seconds that requests in flight get to end when the server stops."""
 
@@ -93,6 +96,7 @@ class Server:
             keepalive_timeout=75,
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
+            max_headers=HEADERS,
             auto_decompress=False,
             lingering_time=1,
         )
@@ -152,6 +156,7 @@ def _receive(raw: web.BaseRequest, port: int) -> Request:
         base_url=f"{scheme}://{headers.get('X-Forwarded-Host') or headers.get('Host', '')}",
         remote=raw.remote or "",
         port=port,
+        raw_path=target.raw_path,
     )
 
 
@@ -168,7 +173,7 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
         await body.serve(AiohttpWebSocket(websocket))
         await websocket.close()
         return websocket
-    if not isinstance(body, (bytes, File)) and not hasattr(body, "__aiter__"):
+    if not response.is_data:
         body = encode_json(body)
     if isinstance(body, bytes):
         if response.status in (204, 304):
@@ -180,20 +185,39 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     reply = web.StreamResponse(status=response.status, headers=response.headers)
     if isinstance(body, File):
         reply.content_length = body.length
-    writer = await reply.prepare(raw)
-    if raw.method != "HEAD" and writer is not None:
-        if not isinstance(body, File):
-            async for piece in body:
-                await reply.write(piece)
-        elif (transport := raw.transport) is not None:
-            writer.send_headers()
-            try:
-                await send_file(transport, body)
-            except ConnectionError:  # the peer hung up, or is told by the end of the connection that this is not all
-                transport.abort()
-                return reply
-    await reply.write_eof()
+    try:
+        writer = await reply.prepare(raw)
+        if raw.method != "HEAD" and writer is not None:
+            await _send_body(raw, reply, writer, body)
+        await reply.write_eof()
+    except ConnectionError:  # the peer hung up, or is told by the end of the connection that this is not all
+        if raw.transport is not None:
+            raw.transport.abort()
+    except BaseException:
+        if raw.transport is not None:
+            raw.transport.abort()
+        raise
+    finally:
+        await _let_go(body)
     return reply
+
+
+async def _send_body(raw: web.BaseRequest, reply: web.StreamResponse, writer: Any, body: Any) -> None:
+    """What follows the headers, which go out with the first of it."""
+    if not isinstance(body, File):
+        async for piece in body:
+            await reply.write(piece)
+        if writer.length:  # less than Content-Length promised
+            raise ConnectionResetError
+    elif (transport := raw.transport) is not None:
+        writer.send_headers()
+        await send_file(transport, body)
+
+
+async def _let_go(body: Any) -> None:
+    """Close what a body reads from, whether or not it was read to its end."""
+    if hasattr(body, "aclose"):
+        await body.aclose()
 
 
 async def send_file(transport: asyncio.Transport, file: File) -> None:
@@ -203,7 +227,10 @@ async def send_file(transport: asyncio.Transport, file: File) -> None:
     from the disk; it never waits for the peer: that the loop does.
     """
     loop = asyncio.get_running_loop()
-    handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
+    if file.opened is not None:
+        handle = os.dup(file.opened.fileno())
+    else:
+        handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
     twin = os.dup(transport.get_extra_info("socket").fileno())
     offset, end = file.offset, file.offset + file.length
     try:

@@ -5,6 +5,7 @@ nodes with `BackendRequest`s (`node.py`). All of them answer with `Response`, of
 Reference: https://docs.openstack.org/api-ref/object-store/
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 from multidict import CIMultiDict
 
-from cumulet.api.http import File, Query
+from cumulet.api.http import File, Handle, Query
 from cumulet.api.http import Response as HttpResponse
 from cumulet.core.context import NOBODY, Caller
 from cumulet.core.tasks import in_thread
@@ -26,10 +27,10 @@ PIECE = 1 << 16
 class Response(HttpResponse):
     """A reply; its headers ignore case. `body` is bytes, an async iterator of bytes, or a part of a file."""
 
-    headers: Headers  # type: ignore[assignment]
+    headers: Headers
 
     def __init__(self, status: int = 200, body: Any = b"", headers: Any = ()) -> None:
-        super().__init__(status, body, Headers(headers))  # type: ignore[arg-type]
+        super().__init__(status, body, Headers(headers))
 
     @property
     def ok(self) -> bool:
@@ -153,15 +154,13 @@ async def chunks(response: Response) -> AsyncIterator[bytes]:
         if body:
             yield body
     elif isinstance(body, File):
-        handle = await in_thread(open, body.path, "rb")
-        try:
-            await in_thread(handle.seek, body.offset)
-            left = body.length
-            while left and (piece := await in_thread(handle.read, min(left, PIECE * 16))):
-                left -= len(piece)
-                yield piece
-        finally:
-            handle.close()
+        handle: Handle = body.opened if body.opened is not None else await in_thread(open, body.path, "rb")
+        offset, end = body.offset, body.offset + body.length
+        while offset < end and (
+            piece := await in_thread(os.pread, handle.fileno(), min(end - offset, PIECE * 16), offset)
+        ):
+            offset += len(piece)
+            yield piece
     else:
         async for piece in body:
             yield piece

@@ -46,7 +46,8 @@ class StorageServer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device of a ring: where one copy lies. `address` and `port` are its node's for this kind."""
+    """A device of a ring: where one copy lies. `address` and `port` are its node's for this kind, `replication_address` and
+    `replication_port` those that nodes speak to each other by where that is another network."""
 
     id: int
     name: str
@@ -55,6 +56,8 @@ class Device:
     region: int = 1
     zone: int = 1
     weight: float = 100.0
+    replication_address: str = ""
+    replication_port: int = 0
 
 
 class Nodes(Protocol):

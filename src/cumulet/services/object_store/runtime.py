@@ -1,28 +1,62 @@
 """Object storage, running: the rings, the nodes, the salt, and the proxy's handler with its layers."""
 
+from pathlib import Path
 from typing import Any
 
+from cumulet.api.http import Request as HttpRequest
+from cumulet.api.http import Response as HttpResponse
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.interface import Identity
-from cumulet.services.object_store.message import Handler
+from cumulet.services.object_store.cluster import Cluster
+from cumulet.services.object_store.host import StorageHost
+from cumulet.services.object_store.message import Handler, Request, Response, refuse
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.node import Nodes, Rings
+from cumulet.services.object_store.pipeline import assemble
+from cumulet.services.object_store.policies import Policies
+from cumulet.services.object_store.proxy.front import Front
 
 
 class ObjectStoreRuntime:
-    """What layers and the core find as `service`. `told` is what GET /info says: each layer adds its own part."""
+    """What layers and the core find as `service`. `told` is what GET /info says: each layer adds its own part. `policies` are
+    the storage policies, `host` what this host stores itself."""
 
     rings: Rings
     nodes: Nodes
     salt: HashSalt
+    policies: Policies
     proxy: Handler
+    front: Front
 
     def __init__(self, kernel: Kernel, identity: Identity) -> None:
         self.kernel = kernel
         self.identity = identity
         self.told: dict[str, Any] = {}
         self.told_admin: dict[str, Any] = {}
+        self.directory = kernel.settings.data.absolute() / "object-store"
+        self.cluster = Cluster(self.directory / "rings", kernel.settings)
+        self.host = StorageHost(self.directory / "devices", self.cluster)
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        """Make what a first start finds missing, read the rings, serve."""
+        await self.cluster.start(Path(self.host.devices.root))
+        self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
+        await self.host.start()
+        self.nodes = self.host.nodes
+        self.proxy = assemble(self, _core(self))
+        self.front = Front(self)
+        self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
 
-    async def stop(self) -> None: ...
+    async def stop(self) -> None:
+        await self.host.stop()
+
+    async def answer(self, request: HttpRequest) -> HttpResponse:
+        """Answer a client's request."""
+        return await self.front(request)
+
+
+def _core(service: ObjectStoreRuntime) -> Handler:
+    async def core(request: Request) -> Response:
+        return refuse(503, "Object storage is not served yet.")
+
+    return core
