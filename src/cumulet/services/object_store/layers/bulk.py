@@ -15,7 +15,17 @@ from cumulet.services.object_store.layers.bulk_delete import MAX_DELETES, MAX_FA
 from cumulet.services.object_store.layers.copy import MAX_SIZE
 from cumulet.services.object_store.layers.reports import Report, beating, status_line, wanted_kind
 from cumulet.services.object_store.layers.tar import KINDS, Member, Reader, TarError, members, unpacked
-from cumulet.services.object_store.message import Handler, Headers, Refusal, Request, Response, ask, close, empty, refuse
+from cumulet.services.object_store.message import (
+    Handler,
+    Headers,
+    Refusal,
+    Request,
+    Response,
+    ask,
+    close,
+    empty,
+    refuse,
+)
 from cumulet.services.object_store.proxy.info import forget
 
 MAX_CONTAINERS = 10_000
@@ -112,9 +122,7 @@ class Extraction:
                 trouble.append(error)
                 raise Refusal(refuse(400, f"Invalid Tar File: {error}")) from None
 
-        sub = self.request.sub(
-            "PUT", source="bulk", container=container, object=object, headers=headers, body=body()
-        )
+        sub = self.request.sub("PUT", source="bulk", container=container, object=object, headers=headers, body=body())
         response = await ask(self.app, sub)
         await close(response)
         if trouble:

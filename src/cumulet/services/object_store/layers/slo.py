@@ -5,7 +5,6 @@ In listings such an object has the size of the whole and, beside the ETag of its
 Reference: https://docs.openstack.org/swift/latest/middleware.html#static-large-objects
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
@@ -15,7 +14,18 @@ from cumulet.services.object_store.layers import slo_get, slo_manifest, slo_put
 from cumulet.services.object_store.layers.bulk_delete import Deletes, Doomed
 from cumulet.services.object_store.layers.reports import HEARTBEAT, beating, wanted_kind
 from cumulet.services.object_store.layers.slo_manifest import MAX_SEGMENTS, MAX_SIZE
-from cumulet.services.object_store.message import Handler, Headers, Refusal, Request, Response, ask, close, drain, refuse
+from cumulet.services.object_store.layers.within import delete_later, may_write
+from cumulet.services.object_store.message import (
+    Handler,
+    Headers,
+    Refusal,
+    Request,
+    Response,
+    ask,
+    close,
+    drain,
+    refuse,
+)
 from cumulet.services.object_store.values import is_true, joined, parameters
 
 Row = dict[str, Any]
@@ -26,6 +36,7 @@ class StaticLargeObjects:
 
     def __init__(self, service: Any, app: Handler) -> None:
         self.app = app
+        self.service = service
         service.told["slo"] = {
             "max_manifest_segments": MAX_SEGMENTS,
             "max_manifest_size": MAX_SIZE,
@@ -99,6 +110,22 @@ class StaticLargeObjects:
             await deletes.run(Doomed(row["name"]) for row in named if not row.get("sub_slo"))
         if not deletes.report.errors:
             await deletes.run(reversed(manifests))
+
+    async def _leave_to_expirer(self, request: Request) -> None:
+        """Have the segments deleted later. They must lie in one container and be no large objects themselves; who asks must
+        be allowed to write to it."""
+        rows = await self._rows(request, Doomed(f"/{request.container}/{request.object}"))
+        names = [row["name"].lstrip("/").partition("/")[::2] for row in rows if "name" in row]
+        containers = sorted({container for container, _ in names})
+        if len(containers) > 1:
+            listed = ", ".join(f'"{encoded(container)}"' for container in containers)
+            raise Refusal(refuse(400, f"All segments must be in one container. Found segments in {listed}"))
+        if any(row.get("sub_slo") for row in rows):
+            raise Refusal(refuse(400, "No segments may be large objects."))
+        for container in {request.container, *containers}:
+            await may_write(self.app, request, container)
+        if names:
+            await delete_later(self.app, self.service, request, containers[0], [object for _, object in names])
 
     async def _rows(self, request: Request, manifest: Doomed) -> list[Row]:
         """The segments of a large object; Refusal where it is none."""

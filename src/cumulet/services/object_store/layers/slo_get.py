@@ -196,9 +196,7 @@ async def _whole(reading: Reading, response: Response, number: int) -> Response:
         return Response(200, reading.data(parts, first, end))
 
     etags = (_etag_asked(request.headers, headers),)
-    answer = conditional.answer(
-        request.method, request.headers, headers, size, part, etags=etags, ranges=not number
-    )
+    answer = conditional.answer(request.method, request.headers, headers, size, part, etags=etags, ranges=not number)
     if number and answer.status == 200:
         first = sum(part.length for part in parts[: number - 1])
         end = first + parts[number - 1].length

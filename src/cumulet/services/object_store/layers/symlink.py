@@ -154,7 +154,7 @@ class Symlinks:
         headers[SYSMETA[TARGET_BYTES]] = told.get("X-Object-Sysmeta-Slo-Size") or told.get("Content-Length", "0")
         headers[SYSMETA[TARGET_ETAG]] = etag
         if not headers.get("Content-Type"):
-            headers["Content-Type"] = told.get("Content-Type") or "application/octet-stream"
+            headers["Content-Type"] = told["Content-Type"]
 
     async def _post(self, request: Request) -> Response:
         if TARGET in request.headers:
