@@ -262,6 +262,35 @@ class Settings(Struct, frozen=True, kw_only=True):
             "none",
         ),
     ] = ""
+    object_operator_roles: Annotated[
+        str, _says("The roles that make a user an owner of his project's account, separated by commas.")
+    ] = "admin,member"
+    object_project_reader_roles: Annotated[
+        str, _says("The roles that let a user read all of his project's account, separated by commas.", "none")
+    ] = "reader"
+    object_system_reader_roles: Annotated[
+        str,
+        _says("The roles that, held on the system, let a user read every account, separated by commas.", "none"),
+    ] = "reader"
+    object_reseller_admin_roles: Annotated[
+        str, _says("The roles that let a user do everything in every account, separated by commas.", "none")
+    ] = "ResellerAdmin"
+    object_reseller_prefixes: Annotated[
+        str,
+        _says(
+            "What the names of accounts begin with before `_` and the project's id, separated by commas. The first is in the "
+            "catalogue; accounts of the others are only for services that hand on a user's request (object_service_roles)."
+        ),
+    ] = "AUTH"
+    object_service_roles: Annotated[
+        str,
+        _says(
+            "The roles of services that may reach accounts of further prefixes for a user, separated by commas.", "none"
+        ),
+    ] = ""
+    object_info_key: Annotated[
+        str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
+    ] = ""
     object_bind: Annotated[
         str,
         _says(
@@ -269,6 +298,35 @@ class Settings(Struct, frozen=True, kw_only=True):
             "one of a network of their own."
         ),
     ] = "127.0.0.1"
+    object_mounts: Annotated[
+        bool, _says("Whether a device of object storage is used only while a file system is mounted in its directory.")
+    ] = False
+    object_reserve: Annotated[
+        float, _says("The part of a device that is kept free of objects, in percent.", ge=0, le=50)
+    ] = 1.0
+    object_reclaim_age: Annotated[
+        int,
+        _says(
+            "How long it is remembered that an object was deleted, in seconds: a node that was away for longer brings it back.",
+            ge=1,
+        ),
+    ] = 7 * 86400
+    object_update_interval: Annotated[
+        float, _says("Seconds between rounds that bring listings what they could not be told at once.", gt=0)
+    ] = 30.0
+    object_replication_interval: Annotated[
+        float, _says("Seconds between rounds that compare the copies of objects.", gt=0)
+    ] = 30.0
+    object_audit_interval: Annotated[float, _says("Seconds between rounds that look for damaged objects.", gt=0)] = 30.0
+    object_audit_files: Annotated[
+        float, _says("How many objects a second are read to see whether they are whole; 0 is without a limit.", ge=0)
+    ] = 20.0
+    object_audit_bytes: Annotated[
+        float, _says("How many bytes a second are read to see whether objects are whole; 0 is without a limit.", ge=0)
+    ] = 10e6
+    object_audit_fast_files: Annotated[
+        float, _says("How many objects a second are looked at without reading their data; 0 is without a limit.", ge=0)
+    ] = 50.0
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024

@@ -168,6 +168,7 @@ class Program:
             runtime = runtimes[service.type]
             app = App(service, runtime, self.identity.authenticate, self.policies[service.type])
             handlers.update(dict.fromkeys(service.ports, runtime.answer if service.whole else app))
+        handlers.update((name, face.answer) for name, face in self.object_store.host.faces.items())
         return handlers
 
     def _bootstrap(self) -> Bootstrap:
@@ -338,7 +339,8 @@ def _hypervisor(settings: Settings, plan: preflight.Plan, dataplane: Dataplane) 
 
 def _url(settings: Settings, name: str) -> str:
     """The root URL of a port of the registry, as clients reach it."""
-    return ports.root_url(settings.endpoint_address, ports.port(name, settings.port_offset))
+    row = ports.port(name, settings.port_offset)
+    return ports.root_url(settings.endpoint_address if row.address == "bind" else settings.object_bind, row)
 
 
 def _catalogue() -> list[tuple[ports.Port, str]]:
@@ -386,12 +388,13 @@ def _bind_all(settings: Settings) -> dict[str, socket.socket]:
     bound: dict[str, socket.socket] = {}
     for row in ports.served():
         number = row.number + settings.port_offset
+        address: str = getattr(settings, row.address)
         try:
-            bound[row.name] = bind(settings.bind, number)
+            bound[row.name] = bind(address, number)
         except OSError as error:
             for sock in bound.values():
                 sock.close()
             if is_taken(error):
-                raise StartError(preflight.explain_port_taken(settings.bind, number)) from error
-            raise StartError(f"cannot listen on {settings.bind} port {number}: {error.strerror}") from error
+                raise StartError(preflight.explain_port_taken(address, number)) from error
+            raise StartError(f"cannot listen on {address} port {number}: {error.strerror}") from error
     return bound

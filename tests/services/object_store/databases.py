@@ -53,7 +53,7 @@ class Network:
 class Node:
     """One node, which is a cluster by itself or one of several that know each other (`join`)."""
 
-    def __init__(self, directory: Path, name: str = "d1", port: int = 6001) -> None:
+    def __init__(self, directory: Path, name: str = "d1", port: int = 6001, **sizes: int) -> None:
         self.devices = directory / name
         (self.devices / name).mkdir(parents=True, exist_ok=True)
         self.device = Device(port - 6001, name, "127.0.0.1", port)
@@ -63,6 +63,8 @@ class Node:
         self.calls: list[BackendRequest] = []
         self.join({name: self})
         self.catalogue = Catalogue(self, self.nodes, Devices(self.devices))
+        if sizes:
+            self.catalogue.databases.resize(**sizes)
         self._clock = Timestamp.now().ticks
 
     def join(self, members: Mapping[str, "Node"]) -> None:

@@ -2,30 +2,44 @@
 
 from pathlib import Path
 
+from cumulet.config import Settings
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
+from cumulet.services.object_store.servers import StorageFace
 from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
-from cumulet.services.object_store.storage.object_server import ObjectServer
+from cumulet.services.object_store.storage.objects import Objects
+
+KINDS: tuple[Kind, ...] = ("account", "container", "object")
 
 
 class StorageHost:
-    """The storage servers of the devices below `root`."""
+    """The storage servers of the devices below `root`. `faces` are what other nodes reach them by, by name of the port."""
 
-    def __init__(self, root: Path, cluster: Cluster) -> None:
-        self.devices = Devices(root)
+    def __init__(self, root: Path, cluster: Cluster, settings: Settings) -> None:
+        self.devices = Devices(root, mounts=settings.object_mounts, reserve=settings.object_reserve / 100)
+        self.settings = settings
         self.cluster = cluster
         self.servers: dict[Kind, StorageServer] = {}
+        self.faces = {kind: StorageFace(kind, self.servers) for kind in KINDS}
         self.nodes = ClusterNodes(self.servers, cluster.is_here)
+        self.catalogue: Catalogue | None = None
+        self.objects: Objects | None = None
 
     async def start(self) -> None:
         """After the cluster's own start."""
         self.catalogue = Catalogue(self.cluster, self.nodes, self.devices)
         self.servers["account"] = self.catalogue.accounts
         self.servers["container"] = self.catalogue.containers
-        self.servers["object"] = ObjectServer(self.devices, self.cluster.salt, self.nodes)
+        self.objects = Objects(self.cluster, self.nodes, self.devices, self.settings)
+        self.servers["object"] = self.objects.server
+        self.objects.start()
 
     async def stop(self) -> None:
-        await self.catalogue.stop()
+        if self.objects is not None:
+            await self.objects.stop()
+        if self.catalogue is not None:
+            await self.catalogue.stop()
+        await self.nodes.stop()
         self.devices.close()

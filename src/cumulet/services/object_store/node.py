@@ -62,7 +62,8 @@ class Device:
 
 class Nodes(Protocol):
     """All nodes of the cluster. `call` reaches the server in this process where the device is here, else over HTTP; a node
-    that does not answer is a reply of 503, one that is too slow a 504 - never an exception."""
+    that does not answer is a reply of 503, one that is too slow a 504 - never an exception. Only a body may break off: whoever
+    reads it gets a ConnectionError."""
 
     async def call(self, device: Device, request: BackendRequest) -> Response: ...
 

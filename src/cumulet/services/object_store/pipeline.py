@@ -9,11 +9,16 @@ A layer is a class with `__init__(self, service, app)` - `service` is the runtim
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cumulet.services.object_store.layers.keystone_auth import KeystoneAuth
+from cumulet.services.object_store.layers.listing_formats import ListingFormats
 from cumulet.services.object_store.message import Handler
 
 LayerType = Callable[[Any, Handler], Handler]
 
-LAYERS: Sequence[LayerType] = ()
+LAYERS: Sequence[LayerType] = (
+    ListingFormats,
+    KeystoneAuth,
+)
 """catch errors and gatekeeper are in proxy/front.py. Then: healthcheck, recon, listing formats, domain remap, cname lookup,
 container sync, bulk, tempurl, rate limit, form POST, S3, identity (keystoneauth), static web, copy, container quotas,
 account quotas, SLO, DLO, versions, symlinks, encryption, the core."""

@@ -9,11 +9,12 @@ from cumulet.core.kernel import Kernel
 from cumulet.services.identity.interface import Identity
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.host import StorageHost
-from cumulet.services.object_store.message import Handler, Request, Response, refuse
+from cumulet.services.object_store.message import Handler
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.node import Nodes, Rings
 from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
+from cumulet.services.object_store.proxy.core import Core
 from cumulet.services.object_store.proxy.front import Front
 
 
@@ -35,7 +36,7 @@ class ObjectStoreRuntime:
         self.told_admin: dict[str, Any] = {}
         self.directory = kernel.settings.data.absolute() / "object-store"
         self.cluster = Cluster(self.directory / "rings", kernel.settings)
-        self.host = StorageHost(self.directory / "devices", self.cluster)
+        self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
@@ -43,7 +44,7 @@ class ObjectStoreRuntime:
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
         await self.host.start()
         self.nodes = self.host.nodes
-        self.proxy = assemble(self, _core(self))
+        self.proxy = assemble(self, Core(self))
         self.front = Front(self)
         self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
 
@@ -53,10 +54,3 @@ class ObjectStoreRuntime:
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a client's request."""
         return await self.front(request)
-
-
-def _core(service: ObjectStoreRuntime) -> Handler:
-    async def core(request: Request) -> Response:
-        return refuse(503, "Object storage is not served yet.")
-
-    return core

@@ -4,12 +4,14 @@
 replaces an earlier one that is still there.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from cumulet.services.object_store.storage.object_file import NoSpace, Writer
+from cumulet.services.object_store.storage.object_file import Writer
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -22,6 +24,17 @@ class Update(msgspec.Struct, frozen=True):
     headers: dict[str, str]
     container_path: str = ""
     sent: list[str] = []
+
+    @property
+    def target(self) -> tuple[str, str]:
+        """The account and the container that are to be told: a part of the object's own where that is divided."""
+        if self.container_path.count("/") == 1:
+            account, container = self.container_path.split("/")
+            return account, container
+        return self.account, self.container
+
+    def but(self, **changes: Any) -> "Update":
+        return msgspec.structs.replace(self, **changes)
 
 
 encode = msgspec.json.Encoder().encode
@@ -38,6 +51,23 @@ def save(directory: str, temporary: str, digest: str, timestamp: str, update: Up
         writer.close()
 
 
+def rewrite(path: str, temporary: str, update: Update) -> None:
+    """Replace a kept update in one step, unless it has been taken away meanwhile."""
+    if os.path.exists(path):
+        new = f"{temporary}/{os.path.basename(path)}.new"
+        with open(new, "wb") as file:
+            file.write(encode(update))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+
+
+def forget(path: str) -> None:
+    """An update need not be kept any more."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
 def waiting(directory: str) -> Iterator[tuple[str, Update | None]]:
     """The updates of a device, the newest of each object only (older ones are removed); None for a file that is none."""
     for suffix in _listed(directory):
@@ -46,7 +76,7 @@ def waiting(directory: str) -> Iterator[tuple[str, Update | None]]:
             path = f"{directory}/{suffix}/{name}"
             digest = name.partition("-")[0]
             if digest == last:
-                os.unlink(path)
+                forget(path)
                 continue
             last = digest
             try:
@@ -63,6 +93,3 @@ def _listed(directory: str) -> list[str]:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-__all__ = ["NoSpace", "Update", "save", "waiting"]

@@ -119,14 +119,16 @@ Waiting = tuple[Work, "Info | None", "asyncio.Future[Any]"]
 class Database:
     """One file. `info` may be asked anywhere and at any time: None where nothing is known without a look at the file."""
 
-    def __init__(self, path: Path, schema: str, pool: Executor) -> None:
-        self.path = path
+    def __init__(self, name: str, schema: str, pool: Executor, used: Callable[["Database"], None]) -> None:
+        self.name = name
+        self.path = Path(name)
         self.schema = schema
         self.memo: Any = None
         """What a server has made of `info` and keeps until it changes."""
         self.reported: tuple[str, str, int, int] | None = None
         """What its account was told last."""
         self._pool = pool
+        self._used = used
         self._info: Info | None = None
         self._file = (0, 0)
         self._lock = threading.Lock()
@@ -142,7 +144,7 @@ class Database:
     @property
     def info(self) -> Info | None:
         """What is known, if the file is still the one it is known of."""
-        if self._info is not None and _identity(self.path) != self._file:
+        if self._info is not None and _identity(self.name) != self._file:
             return None
         return self._info
 
@@ -161,15 +163,20 @@ class Database:
     async def ask(self) -> Info:
         """What it says of itself; Missing."""
         info = self.info
-        return info if info is not None else await self._in_pool(self._ask)
+        if info is not None:
+            return info
+        self._used(self)
+        return await self._in_pool(self._ask)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read in a thread, in one consistent view; Missing."""
+        self._used(self)
         return await self._in_pool(self._read, work)
 
     async def write(self, work: Callable[[Unit], T], new: Info | None = None) -> T:
         """Do `work` in a transaction, together with all that waits; return when it lasts. Where there is no database, one is
         made that says `new` of itself; Missing where that is None. What `work` raises undoes its own part alone."""
+        self._used(self)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((work, new, future))
@@ -178,16 +185,10 @@ class Database:
             self._next(loop)
         return await future
 
-    async def remove(self, unless: Callable[[Unit], bool]) -> bool:
-        """Take the file away with all that belongs to it, unless somebody has written what `unless` finds."""
-
-        def work(unit: Unit) -> bool:
-            return not unless(unit)
-
-        if not await self.write(work):
-            return False
-        await self._in_pool(self._remove)
-        return True
+    async def remove(self, still: Callable[[Info], bool]) -> bool:
+        """Take the file away with all that belongs to it, if that is `still` right for what it says of itself at the end.
+        Whoever writes to it meanwhile is told that it is missing."""
+        return await self._in_pool(self._remove, still)
 
     def _in_pool(self, fn: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._pool, fn, *args)
@@ -312,21 +313,30 @@ class Database:
             return True
 
     def _let_go(self) -> None:
-        for conn in [*self._readers, self._writer]:
+        with self._reading_lock:
+            connections = [*self._readers, self._writer]
+            self._readers.clear()
+            self._writer = None
+        for conn in connections:
             if conn is not None:
                 with contextlib.suppress(sqlite3.Error):
                     conn.close()
-        self._readers.clear()
-        self._writer = None
 
-    def _remove(self) -> None:
-        with self._lock:
+    def _remove(self, still: Callable[[Info], bool]) -> bool:
+        with self._lock, self._explained():
+            self._still_there()
+            if not self.path.exists():
+                return True
+            self._writer = self._writer or _connect(self.path)
+            if not still(_load(self._writer)):
+                return False
             self._let_go()
             self._unknown()
             shutil.rmtree(self.path.parent, ignore_errors=True)
             for folder in list(self.path.parents)[1:3]:  # the suffix and the partition, if nothing else is in them
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+            return True
 
     @contextlib.contextmanager
     def _explained(self) -> Any:
@@ -381,7 +391,7 @@ def _attempt(unit: Unit, work: Work) -> tuple[bool, Any]:
     return True, value
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path | str) -> tuple[int, int]:
     try:
         told = os.stat(path)
     except OSError:

@@ -36,13 +36,14 @@ class Databases:
         self.salt = salt
         self._most_open = opened
         self._most_known = known
-        self._known: OrderedDict[Path, Database] = OrderedDict()
-        self._opened: OrderedDict[Path, Database] = OrderedDict()
+        self._known: OrderedDict[str, Database] = OrderedDict()
+        self._opened: OrderedDict[str, Database] = OrderedDict()
+        self._closing: set[asyncio.Future[bool]] = set()
         self._pool = ThreadPoolExecutor(THREADS, "object-store-database")
 
-    def path(self, kind: str, device: str, partition: int, name: str) -> Path:
+    def path(self, kind: str, device: str, partition: int, name: str) -> str:
         """Of the database whose path hashes to `name`."""
-        return Path(self.devices.root, device, kind, str(partition)) / name[-3:] / name / f"{name}.db"
+        return f"{self.devices.root}/{device}/{kind}/{partition}/{name[-3:]}/{name}/{name}.db"
 
     def find(self, kind: str, device: str, partition: int, account: str, container: str = "") -> Database:
         """The database of an account or a container, whether there is one or not."""
@@ -52,17 +53,11 @@ class Databases:
         path = self.path(kind, device, partition, name)
         found = self._known.get(path)
         if found is None:
-            found = self._known[path] = Database(path, SCHEMAS[kind], self._pool)
+            found = self._known[path] = Database(path, SCHEMAS[kind], self._pool, self._used)
             if len(self._known) > self._most_known:
                 self._forget()
         else:
             self._known.move_to_end(path)
-        if found.info is None or path not in self._opened:
-            self._opened[path] = found
-            if len(self._opened) > self._most_open:
-                self._close()
-        else:
-            self._opened.move_to_end(path)
         return found
 
     def names(self, kind: str, device: str) -> Iterator[tuple[int, str]]:
@@ -76,13 +71,37 @@ class Databases:
                     if (folder / f"{folder.name}.db").exists():
                         yield int(partition.name), folder.name
 
-    def stop(self) -> None:
-        """Write what waits, and close everything."""
-        self._pool.shutdown(wait=True)
+    def resize(self, *, opened: int, known: int) -> None:
+        """How many are open at once, and of how many something is known."""
+        self._most_open, self._most_known = opened, known
+
+    @property
+    def known(self) -> int:
+        """Of how many something is known now."""
+        return len(self._known)
+
+    async def settled(self) -> None:
+        """Return when all that is to be closed is closed."""
+        await asyncio.gather(*self._closing)
+
+    def close_all(self) -> None:
+        """Close all databases that are in no use now; they are opened again when they are asked for."""
         for database in self._opened.values():
             database.shut()
         self._opened.clear()
+
+    def stop(self) -> None:
+        """Write what waits, and close everything."""
+        self._pool.shutdown(wait=True)
+        self.close_all()
         self._known.clear()
+
+    def _used(self, database: Database) -> None:
+        """A database is about to be opened, if it is not open."""
+        self._opened[database.name] = database
+        self._opened.move_to_end(database.name)
+        if len(self._opened) > self._most_open:
+            self._close()
 
     def _forget(self) -> None:
         """Drop the ones that were asked for the longest time ago and are in no use."""
@@ -95,7 +114,9 @@ class Databases:
             database = self._opened[path]
             if database.idle:
                 del self._opened[path]
-                asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
+                closing = asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
 
 
 def _folders(path: Path) -> list[Path]:

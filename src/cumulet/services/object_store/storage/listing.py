@@ -157,14 +157,14 @@ def _until_folder(
     width, limit, start = len(delimiter), wanted.limit, len(prefix)
     in_path = wanted.path is not None
     for name, entry in cursor:
+        if len(entries) >= limit:
+            break
         end = name.find(delimiter, start)
         if in_path and name == prefix:
             continue
         if end >= 0 and not (in_path and end + width == len(name)):
             cursor.close()
             return str(name[: end + width])
-        if len(entries) >= limit:
-            break
         entries.append(entry)
     cursor.close()
     return None

@@ -151,6 +151,8 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
             found = _assemble(directory, files, body)
         except FileNotFoundError:  # replaced while we looked: look again
             continue
+        except ValueError:
+            raise Torn(f"{directory}/{files.data} is not named by a time") from None
         ends = found.metadata.get("X-Delete-At")
         if ends and not expired and int(ends) * 100_000 <= now.ticks:
             raise Absent(found.timestamp, found.metadata)
@@ -287,7 +289,8 @@ class Writer:
             try:
                 handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             except FileNotFoundError:
-                make_directories(directory)
+                with contextlib.suppress(FileNotFoundError):  # a parent was empty, and has just been removed
+                    make_directories(directory)
                 continue
             try:
                 if self.path:

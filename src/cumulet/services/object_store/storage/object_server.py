@@ -16,7 +16,7 @@ from cumulet.services.object_store import conditional
 from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
 from cumulet.services.object_store.names import HashSalt, Timestamp
 from cumulet.services.object_store.node import BackendRequest, Nodes
-from cumulet.services.object_store.storage import object_file
+from cumulet.services.object_store.storage import object_file, suffix_hashes
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
 from cumulet.services.object_store.storage.object_file import (
     SYSMETA,
@@ -70,6 +70,7 @@ class ObjectServer:
             "HEAD": self.get,
             "POST": self.post,
             "DELETE": self.delete,
+            "REPLICATE": self.replicate,
         }
 
     async def handle(self, request: BackendRequest) -> Response:
@@ -87,6 +88,13 @@ class ObjectServer:
         except OSError as error:
             log.exception("%s %s on %s failed", request.method, request.object, request.device)
             return refuse(507, f"The device {request.device} fails: {error.strerror}")
+
+    async def replicate(self, request: BackendRequest) -> Response:
+        """The hashes of a partition; of the suffixes that are named, whose files have just been brought, reckoned anew."""
+        directory = f"{self.devices.objects(request.device, request.policy)}/{request.partition}"
+        named = tuple(part for part in request.account.split("-") if part)
+        found = await self._in_thread(_hashes, directory, named)
+        return Response(200, suffix_hashes.encode(found), {"Content-Type": "application/json"})
 
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.devices.threads, work, *args)
@@ -106,6 +114,7 @@ class ObjectServer:
         except Torn as torn:
             log.error("quarantined: %s", torn)
             quarantine(directory, self.devices.quarantined(named.device, named.policy))
+            suffix_hashes.changed(directory)
             raise Absent from None
 
     async def get(self, request: BackendRequest) -> Response:
@@ -263,6 +272,7 @@ class ObjectServer:
         if not writer.commit(directory, name):
             raise Refusal(_conflict(timestamp))
         object_file.clean(directory)
+        suffix_hashes.changed(directory)
 
     async def _told_of_put(
         self,
@@ -405,6 +415,12 @@ class ObjectServer:
 
 
 CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+
+
+def _hashes(directory: str, brought: tuple[str, ...]) -> suffix_hashes.Hashes:
+    for suffix in brought:
+        suffix_hashes.sync(f"{directory}/{suffix}")
+    return suffix_hashes.hashes(directory, brought)
 
 
 def _hash(digest: Any, pieces: Iterable[bytes]) -> None:

@@ -80,11 +80,7 @@ class Updates:
         await asyncio.wait(tasks, timeout=PATIENCE)
 
     async def _one(self, named: Named, update: Update, device: Device, partition: int) -> None:
-        account, container = named.account, named.container
-        if update.container_path.count("/") == 1:
-            account, container = update.container_path.split("/")
-        if update.account != named.account:
-            account, container = update.account, update.container
+        account, container = update.target
         request = BackendRequest(
             "container",
             update.method,
@@ -102,15 +98,8 @@ class Updates:
             raise
         if reply.ok:
             return
-        if reply.status == 301 and (moved := reply.headers.get("Location", "").lstrip("/")):
-            update = Update(
-                update.method,
-                update.account,
-                update.container,
-                update.object,
-                update.headers,
-                "/".join(unquote(moved).split("/")[:2]),
-            )
+        if reply.status == 301:
+            update = moved(update, reply.headers.get("Location", ""))
         else:
             log.warning("%s/%s answered %d; the update is kept for later", device.address, device.name, reply.status)
         await self.keep(named, update)
@@ -172,6 +161,12 @@ class Updates:
         """Wait for updates that still go on."""
         if self._going:
             await asyncio.wait(self._going)
+
+
+def moved(update: Update, location: str) -> Update:
+    """An update that belongs to another container: a part of the one that it was for, which has been divided."""
+    path = "/".join(unquote(location).strip("/").split("/")[:2])
+    return update.but(container_path=path, sent=[]) if path.count("/") == 1 else update
 
 
 def overridden(told: dict[str, str], *sources: Mapping[str, str]) -> dict[str, str]:
