@@ -24,6 +24,7 @@ from cumulet.services.object_store.message import (
     ask,
     close,
     drain,
+    encoded,
     refuse,
 )
 from cumulet.services.object_store.values import is_true, joined, parameters

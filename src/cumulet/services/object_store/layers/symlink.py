@@ -151,7 +151,8 @@ class Symlinks:
                 headers[OVERRIDE_ETAG] = EMPTY_MD5 + semicolon + rest
             elif slo_etag := told.get("X-Object-Sysmeta-Slo-Etag"):
                 headers[OVERRIDE_ETAG] = f"{EMPTY_MD5}; slo_etag={slo_etag}"
-        headers[SYSMETA[TARGET_BYTES]] = told.get("X-Object-Sysmeta-Slo-Size") or told.get("Content-Length", "0")
+        size: str = told.get("X-Object-Sysmeta-Slo-Size") or told["Content-Length"]
+        headers[SYSMETA[TARGET_BYTES]] = size
         headers[SYSMETA[TARGET_ETAG]] = etag
         if not headers.get("Content-Type"):
             headers["Content-Type"] = told["Content-Type"]

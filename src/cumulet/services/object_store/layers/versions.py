@@ -12,7 +12,17 @@ from urllib.parse import unquote
 from cumulet.services.object_store.layers import versions_listing
 from cumulet.services.object_store.layers import versions_names as names
 from cumulet.services.object_store.layers.versions_objects import VersionedObject
-from cumulet.services.object_store.message import Handler, Headers, Refusal, Request, Response, ask, close, encoded, refuse
+from cumulet.services.object_store.message import (
+    Handler,
+    Headers,
+    Refusal,
+    Request,
+    Response,
+    ask,
+    close,
+    encoded,
+    refuse,
+)
 from cumulet.services.object_store.proxy.info import container_info, forget
 from cumulet.services.object_store.values import RESERVED, is_true
 
@@ -79,9 +89,7 @@ class Versions:
             )
         if info.headers.get("X-Container-Sync-To"):
             raise Refusal(
-                refuse(
-                    400, "Cannot enable object versioning on a container configured as source of container syncing."
-                )
+                refuse(400, "Cannot enable object versioning on a container configured as source of container syncing.")
             )
         enable = is_true(headers[CLIENT])
         headers[names.ENABLED] = str(enable)

@@ -15,7 +15,17 @@ from cumulet.api.http import Query
 from cumulet.services.object_store import conditional
 from cumulet.services.object_store.layers.slo_put import CONTENT_TYPE_OVERRIDDEN
 from cumulet.services.object_store.layers.within import carry, fetch, may_write
-from cumulet.services.object_store.message import Handler, Headers, Refusal, Request, Response, ask, close, drain, refuse
+from cumulet.services.object_store.message import (
+    Handler,
+    Headers,
+    Refusal,
+    Request,
+    Response,
+    ask,
+    close,
+    drain,
+    refuse,
+)
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
 from cumulet.services.object_store.values import container_name
@@ -72,16 +82,16 @@ class LegacyVersions:
         told = found.headers.get("X-Timestamp")
         if told is None:
             told = str(conditional.parse_date(found.headers.get("Last-Modified")) or 0)
-        stored = await carry(self.app, request, "versions", archive, _name(request.object, Timestamp.parse(told)), found)
+        stored = await carry(
+            self.app, request, "versions", archive, _name(request.object, Timestamp.parse(told)), found
+        )
         await _expect(stored)
         request.query = Query("")
 
     async def _mark(self, request: Request, archive: str) -> Response:
         """DELETE that is noted beside the versions."""
         await self._archive(request, archive)
-        headers = Headers(
-            {"Content-Type": DELETE_MARKER, CONTENT_TYPE_OVERRIDDEN: "true", "Content-Length": "0"}
-        )
+        headers = Headers({"Content-Type": DELETE_MARKER, CONTENT_TYPE_OVERRIDDEN: "true", "Content-Length": "0"})
         sub = request.sub(
             "PUT",
             source="versions",

@@ -10,6 +10,7 @@ import msgspec
 
 from cumulet.api.http import Query, encode_json
 from cumulet.services.object_store.layers import versions_names as names
+from cumulet.services.object_store.layers.listing_formats import LISTING_AS_IT_IS
 from cumulet.services.object_store.layers.versions_names import DELETE_MARKER, NULL
 from cumulet.services.object_store.message import (
     Handler,
@@ -25,14 +26,20 @@ from cumulet.services.object_store.message import (
     refuse,
 )
 from cumulet.services.object_store.names import Timestamp
-from cumulet.services.object_store.values import RESERVED, best_match, is_true, joined, parameters, parts_of_reserved
+from cumulet.services.object_store.values import (
+    RESERVED,
+    best_match,
+    is_true,
+    joined,
+    parameters,
+    parts_of_reserved,
+    reserved,
+)
 
 Row = dict[str, Any]
 MOST_LISTED = 10_000
 DIGITS = frozenset("0123456789." + RESERVED)
 """Signs of version ids: no listing can be divided at them."""
-LISTING_AS_IT_IS = "X-Backend-Listing-As-It-Is"
-"""Of a reply: a listing that is JSON whatever format was asked for."""
 
 
 async def container(app: Handler, request: Request, response: Response, hidden: str) -> Response:
@@ -48,8 +55,7 @@ async def container(app: Handler, request: Request, response: Response, hidden: 
         if _accepts_no_json(request):
             raise Refusal(refuse(406))
         rows = await _all_versions(app, request, rows, hidden)
-        if request.query.get("format") not in (None, "json"):
-            response.headers[LISTING_AS_IT_IS] = "true"
+        response.headers[LISTING_AS_IT_IS] = "true"
     return _with(response, rows)
 
 
@@ -160,7 +166,7 @@ def _asked(query: Query) -> dict[str, str]:
             else:
                 asked["marker"] = names.name_of(marker, Timestamp.parse(version).internal)
         if "prefix" in asked:
-            asked["prefix"] = names.reserved(asked["prefix"])
+            asked["prefix"] = reserved(asked["prefix"])
     except ValueError:
         raise Refusal(refuse(400, "invalid version_marker param")) from None
     if DIGITS & set(asked.get("delimiter", "")):

@@ -37,7 +37,7 @@ from cumulet.services.object_store.message import (
 )
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
-from cumulet.services.object_store.values import is_true, parameters, queried, timestamp
+from cumulet.services.object_store.values import is_true, parameters, queried, reserved, timestamp
 
 NOT_OF_LINKS = (
     "ETag",
@@ -184,9 +184,7 @@ class VersionedObject:
             return response
         return await ask(
             self.app,
-            request.sub(
-                "POST", source="versions", trusted=True, container=container, object=object, headers=headers
-            ),
+            request.sub("POST", source="versions", trusted=True, container=container, object=object, headers=headers),
         )
 
     def _named(self, response: Response) -> Response:
@@ -246,7 +244,7 @@ class VersionedObject:
         response = await self.app(self.request)
         if response.ok:
             place = unquote(response.headers.get("Content-Location", ""))
-            if names.reserved("versions", "") in place:  # the current one has a version of its own
+            if reserved("versions", "") in place:  # the current one has a version of its own
                 await close(response)
                 raise Refusal(refuse(404))
             response.headers[VERSION_ID] = NULL
@@ -307,7 +305,7 @@ class VersionedObject:
             raise Refusal(refuse(404, "The specified version does not exist") if info.ok else refuse(500, GONE))
         await self._expect(head)
         told = head.headers
-        size = told.get(SLO_SIZE) or told.get("Content-Length", "0")
+        size: str = told.get(SLO_SIZE) or told["Content-Length"]
         return await self._link(name, told["ETag"], size, parameters(told["Content-Type"])[0])
 
     async def _keep_current(self) -> None:
