@@ -165,6 +165,14 @@ def _text(sent: str) -> str:
     return sent if sent.isascii() else sent.encode(errors="surrogateescape").decode(errors="replace")
 
 
+class Bare(web.Response):
+    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers["Content-Length"] = "0"
+
+
 async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     body: Any = response.body
     if isinstance(body, Upgrade):
@@ -178,7 +186,8 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     if isinstance(body, bytes):
         if response.status in (204, 304):
             body = None
-        whole = web.Response(status=response.status, body=body, headers=response.headers)
+        kind = Bare if response.status == 204 and "Content-Length" in response.headers else web.Response
+        whole = kind(status=response.status, body=body, headers=response.headers)
         if response.headers.get("Connection") == "close":
             whole.force_close()
         return whole

@@ -72,7 +72,7 @@ class KeystoneAuth:
         if self.operators & roles and self._is_served_to(prefix, caller):
             request.owner = True
             return None
-        if reads and self.readers & roles:
+        if reads and prefix == self.prefixes[0] and self.readers & roles:
             return None
         if by_referrer is None and any(role.lower() in roles for role in acl.grantees):
             return None

@@ -78,7 +78,9 @@ class Core:
         """What is no account."""
         if request.version == "info" and not request.container:
             return show_info(self, request)
-        return refuse(412, "Bad URL") if request.version else refuse(404)
+        if request.container or request.object or not request.version:
+            return refuse(404)
+        return refuse(412, "Bad URL")
 
     async def container_info(self, request: Request) -> Info:
         """What is known of the container that a request is about, or in."""

@@ -121,6 +121,10 @@ class Front:
         headers["X-Trans-Id"] = headers["X-Openstack-Request-Id"] = transaction
         if "Date" not in headers:
             headers["Date"] = today()
+        if "Content-Type" not in headers:
+            headers["Content-Type"] = "text/html; charset=UTF-8"
+        if response.status == 204:
+            headers["Content-Length"] = "0"
         if response.status == 401 and "WWW-Authenticate" not in headers:
             account = parts_of(http.path)[1] or "unknown"
             headers["WWW-Authenticate"] = f'Swift realm="{account if account.isprintable() else "unknown"}"'

@@ -68,7 +68,10 @@ def check_length(name: str, kind: Kind) -> Response | None:
     most = {"account": MOST_ACCOUNT_NAME, "container": MOST_CONTAINER_NAME, "object": MOST_OBJECT_NAME}[kind]
     length = len(name.encode())
     if length > most:
-        return refuse(400, f"{kind.capitalize()} name length of {length} longer than {most}")
+        refusal = refuse(400, f"{kind.capitalize()} name length of {length} longer than {most}")
+        if kind != "object":
+            refusal.headers["Content-Type"] = "text/html; charset=UTF-8"
+        return refusal
     return None
 
 
@@ -111,6 +114,7 @@ def check_delete_at(request: Request) -> Response | None:
             return refuse(400, "Non-integer X-Delete-At")
         if at <= now:
             return refuse(400, "X-Delete-At in past")
+        headers["X-Delete-At"] = f"{at:010d}"
     elif told is not None:
         return refuse(400, "Non-integer X-Delete-At")
     return None
