@@ -6,7 +6,7 @@ Reference: https://docs.openstack.org/api-ref/object-store/
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -147,7 +147,7 @@ async def stream(data: bytes) -> AsyncIterator[bytes]:
         yield data
 
 
-async def chunks(response: Response) -> AsyncIterator[bytes]:
+async def chunks(response: Response) -> AsyncGenerator[bytes]:
     """The body of a reply, whatever it is, in pieces."""
     body = response.body
     if isinstance(body, bytes):
@@ -184,10 +184,15 @@ PHRASES = {
     413: "Request Entity Too Large",
     416: "Requested Range Not Satisfiable",
     422: "Unprocessable Entity",
+    497: "Blacklisted",
     498: "Rate Limited",
     499: "Client Disconnect",
     507: "Insufficient Storage",
 }
+
+
+EXPLAINED = {409: "There was a conflict when trying to complete your request."}
+"""What clients find in the body of a refusal without a text of its own."""
 
 
 def phrase(status: int) -> str:
@@ -196,7 +201,8 @@ def phrase(status: int) -> str:
 
 def refuse(status: int, text: str = "", **headers: str) -> Response:
     """A reply that says in plain words why a request is not served; `headers` have `_` for `-`."""
-    body = (text or f"<html><h1>{phrase(status)}</h1></html>").encode()
+    said = f"<p>{EXPLAINED[status]}</p>" if status in EXPLAINED else ""
+    body = (text or f"<html><h1>{phrase(status)}</h1>{said}</html>").encode()
     kind = "text/plain; charset=UTF-8" if text else "text/html; charset=UTF-8"
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(status, body, {"Content-Type": kind, **told})

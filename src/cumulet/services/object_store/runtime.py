@@ -1,6 +1,5 @@
 """Object storage, running: the rings, the nodes, the salt, and the proxy's handler with its layers."""
 
-from pathlib import Path
 from typing import Any
 
 from cumulet.api.http import Request as HttpRequest
@@ -16,6 +15,7 @@ from cumulet.services.object_store.pipeline import assemble
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.proxy.core import Core
 from cumulet.services.object_store.proxy.front import Front
+from cumulet.services.object_store.recon import Recon
 
 
 class ObjectStoreRuntime:
@@ -34,19 +34,18 @@ class ObjectStoreRuntime:
         self.identity = identity
         self.told: dict[str, Any] = {}
         self.told_admin: dict[str, Any] = {}
-        self.directory = kernel.settings.data.absolute() / "object-store"
-        self.cluster = Cluster(self.directory / "rings", kernel.settings)
-        self.host = StorageHost(self.directory / "devices", self.cluster, kernel.settings)
+        self.cluster = Cluster(kernel.settings)
+        self.host = StorageHost(self.cluster, kernel.settings)
+        self.recon = Recon(self)
 
     async def start(self) -> None:
         """Make what a first start finds missing, read the rings, serve."""
-        await self.cluster.start(Path(self.host.devices.root))
+        await self.cluster.start()
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
         await self.host.start()
         self.nodes = self.host.nodes
         self.proxy = assemble(self, Core(self))
         self.front = Front(self)
-        self.kernel.tasks.every("rings of object storage", 5, self.cluster.reload)
 
     async def stop(self) -> None:
         await self.host.stop()

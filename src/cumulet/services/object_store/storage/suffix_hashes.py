@@ -82,11 +82,13 @@ def suffixes(partition: str) -> set[str]:
 
 
 def suffix_hash(suffix: str) -> str:
-    """The hash over the names of all that counts in a suffix directory; "" where there is nothing."""
+    """The hash over the names of all that counts in a suffix directory; "" where there is nothing. What is obsolete goes."""
     digest = md5(usedforsecurity=False)
     empty = True
     for directory in sorted(listed(suffix)):
         files = object_file.choose(listed(f"{suffix}/{directory}"))
+        for name in files.obsolete:
+            unlink(f"{suffix}/{directory}/{name}")
         for name in (files.data, files.content_type, files.meta, files.tombstone):
             if name:
                 empty = False
