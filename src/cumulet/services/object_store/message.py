@@ -191,7 +191,11 @@ PHRASES = {
 }
 
 
-EXPLAINED = {409: "There was a conflict when trying to complete your request."}
+EXPLAINED = {
+    400: "The server could not comply with the request since it is either malformed or otherwise incorrect.",
+    409: "There was a conflict when trying to complete your request.",
+    422: "Unable to process the contained instructions",
+}
 """What clients find in the body of a refusal without a text of its own."""
 
 

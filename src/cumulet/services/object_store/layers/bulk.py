@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from cumulet.services.object_store.layers.bulk_delete import MAX_DELETES, MAX_FAILURES, MAX_PATH, bulk_delete
 from cumulet.services.object_store.layers.copy import MAX_SIZE
-from cumulet.services.object_store.layers.reports import Report, beating, status_line, wanted_kind
+from cumulet.services.object_store.layers.reports import Report, reported, status_line, wanted_kind
 from cumulet.services.object_store.layers.tar import KINDS, Member, Reader, TarError, members, unpacked
 from cumulet.services.object_store.message import (
     Handler,
@@ -65,13 +65,12 @@ class Bulk:
                     raise Refusal(refuse(411))
                 await extraction.run(unpacked(request.body or empty(), format))
             except Refusal as refusal:
-                body = refusal.response.body
-                extraction.report.end(refusal.response.status, body.decode() if isinstance(body, bytes) else "")
+                extraction.report.refused(refusal)
             except TarError as error:
                 extraction.report.end(400, f"Invalid Tar File: {error}")
             return extraction.report.encoded(kind, "extract")
 
-        return Response(200, beating(work(), kind), {"Content-Type": kind or "text/plain"})
+        return await reported(work(), kind)
 
 
 class Extraction:

@@ -11,7 +11,7 @@ from itertools import islice
 from urllib.parse import quote, unquote_to_bytes
 
 from cumulet.api.http import Query
-from cumulet.services.object_store.layers.reports import Report, beating, status_line, wanted_kind
+from cumulet.services.object_store.layers.reports import Report, reported, status_line, wanted_kind
 from cumulet.services.object_store.message import Handler, Refusal, Request, Response, ask, close, refuse
 
 MAX_DELETES = 10_000
@@ -53,7 +53,7 @@ async def bulk_delete(app: Handler, request: Request) -> Response:
             deletes.refused(refusal)
         return deletes.report.encoded(kind, "delete")
 
-    return Response(200, beating(work(), kind), {"Content-Type": kind or "text/plain"})
+    return await reported(work(), kind)
 
 
 async def _read(request: Request) -> list[Doomed]:
@@ -139,8 +139,7 @@ class Deletes:
 
     def refused(self, refusal: Refusal) -> None:
         """Say that it could not be gone on with."""
-        body = refusal.response.body
-        self.report.end(refusal.response.status, body.decode() if isinstance(body, bytes) else "")
+        self.report.refused(refusal)
 
 
 def encoded_name(name: str) -> str:

@@ -10,7 +10,7 @@ Reference: https://docs.openstack.org/swift/latest/middleware.html#server-side-c
 from collections.abc import AsyncIterator
 from typing import Any
 
-from cumulet.services.object_store.layers.reports import Report, beating, status_line, wanted_kind
+from cumulet.services.object_store.layers.reports import Report, reported, said, status_line, wanted_kind
 from cumulet.services.object_store.layers.segments import Broken
 from cumulet.services.object_store.message import (
     Handler,
@@ -21,7 +21,6 @@ from cumulet.services.object_store.message import (
     ask,
     chunks,
     close,
-    drain,
     encoded,
     refuse,
 )
@@ -98,7 +97,7 @@ class Copies:
             return response
         kind = wanted_kind(request, KINDS)
         work = self._in_time(request, source, told_of_source, kind)
-        return Response(202, beating(work, kind, at_once=True), {"Content-Type": kind or KINDS[0]})
+        return await reported(work, kind, 202, at_once=True)
 
     async def _source(self, request: Request, account: str, container: str, object: str) -> Response:
         headers = request.headers.copy()
@@ -126,7 +125,7 @@ class Copies:
         """The report of a copy that is made while the client is kept waiting."""
         try:
             response = await ask(self.app, request)
-            text = (await drain(response)).decode(errors="replace")
+            text = said(response)
         finally:
             await close(source)
         report = Report()

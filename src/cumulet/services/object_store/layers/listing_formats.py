@@ -36,7 +36,7 @@ class ListingFormats:
             return await self.app(request)
         asked = request.query.get("format")
         if asked:
-            kind = FORMATS.get(asked.lower(), PLAIN)
+            kind = request.headers["Accept"] = FORMATS.get(asked.lower(), PLAIN)
         else:
             found = _accepted(request.headers.get("Accept"))
             if not found:

@@ -12,7 +12,8 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from cumulet.api.http import encode_json
-from cumulet.services.object_store.message import Request, phrase
+from cumulet.core.tasks import to_the_end
+from cumulet.services.object_store.message import EXPLAINED, Refusal, Request, Response, phrase
 from cumulet.services.object_store.values import best_match
 
 KINDS = ("text/plain", "application/json", "application/xml", "text/xml")
@@ -33,6 +34,13 @@ def wanted_kind(request: Request, kinds: Sequence[str] = KINDS, default: str | N
         return default
 
 
+def said(response: Response) -> str:
+    """What a refusal says in plain words."""
+    if response.headers.get("Content-Type", "").startswith("text/plain") and isinstance(response.body, bytes):
+        return response.body.decode(errors="replace")
+    return "" if response.ok else "\n".join(filter(None, (phrase(response.status), EXPLAINED.get(response.status))))
+
+
 @dataclass(slots=True)
 class Report:
     """How it went. `errors` are pairs: what failed (percent-encoded), and why."""
@@ -43,6 +51,9 @@ class Report:
     def end(self, status: int, text: str = "") -> None:
         self.values["Response Status"] = status_line(status)
         self.values["Response Body"] = text or self.values.get("Response Body", "")
+
+    def refused(self, refusal: Refusal) -> None:
+        self.end(refusal.response.status, said(refusal.response))
 
     def encoded(self, kind: str | None, root: str) -> bytes:
         """As `kind`, in XML in an element `root`."""
@@ -64,22 +75,35 @@ class Report:
         return "".join([*lines, f"</errors>\n</{root}>\n"])
 
 
-async def beating(work: Awaitable[bytes], kind: str | None, *, at_once: bool = False) -> AsyncIterator[bytes]:
-    """What `work` gives in the end, after signs of life while it goes on (the first one `at_once`). An XML reply begins with
-    its declaration, since nothing may stand before it. Whoever stops reading stops the work."""
-    is_xml = kind is not None and kind.endswith("/xml")
-    sign, begun = (b'<?xml version="1.0" encoding="UTF-8"?>\n' if is_xml else b" "), False
+async def reported(work: Awaitable[bytes], kind: str | None, status: int = 200, *, at_once: bool = False) -> Response:
+    """The reply that `work` gives the body of. It is begun when that is there, or else when somebody might think that nothing
+    goes on, or `at_once`. What is begun is done, even if nobody waits for it any more."""
     task = asyncio.ensure_future(work)
+    headers = {"Content-Type": kind or KINDS[0]}
+    if at_once:
+        return Response(status, _beating(task, b" "), headers)
     try:
-        if at_once:
-            yield b" "
-            sign, begun = b" ", True
+        done, _ = await asyncio.wait({task}, timeout=HEARTBEAT)
+    except asyncio.CancelledError:
+        await to_the_end(_ended(task))
+        raise
+    if done:
+        return Response(status, task.result(), headers)
+    is_xml = kind is not None and kind.endswith("/xml")  # where nothing may stand before the declaration
+    return Response(status, _beating(task, b'<?xml version="1.0" encoding="UTF-8"?>\n' if is_xml else b" "), headers)
+
+
+async def _beating(task: "asyncio.Future[bytes]", first: bytes) -> AsyncIterator[bytes]:
+    try:
+        yield first
         while not (await asyncio.wait({task}, timeout=HEARTBEAT))[0]:
-            yield sign
-            sign, begun = b" ", True
-        yield (b"\r\n\r\n" if begun else b"") + task.result()
+            yield b" "
+        yield b"\r\n\r\n" + task.result()
     finally:
         if not task.done():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await to_the_end(_ended(task))
+
+
+async def _ended(task: "asyncio.Future[bytes]") -> None:
+    with contextlib.suppress(Exception):
+        await task

@@ -12,7 +12,7 @@ import msgspec
 from cumulet.api.http import Query, encode_json
 from cumulet.services.object_store.layers import slo_get, slo_manifest, slo_put
 from cumulet.services.object_store.layers.bulk_delete import Deletes, Doomed
-from cumulet.services.object_store.layers.reports import HEARTBEAT, beating, wanted_kind
+from cumulet.services.object_store.layers.reports import HEARTBEAT, reported, said, wanted_kind
 from cumulet.services.object_store.layers.slo_manifest import MAX_SEGMENTS, MAX_SIZE
 from cumulet.services.object_store.layers.within import delete_later, may_write
 from cumulet.services.object_store.message import (
@@ -88,7 +88,7 @@ class StaticLargeObjects:
                 deletes.refused(refusal)
             return deletes.report.encoded(kind, "delete")
 
-        return Response(200, beating(work(), kind), {"Content-Type": kind or "text/plain"})
+        return await reported(work(), kind)
 
     async def _delete_all(self, request: Request, deletes: Deletes) -> None:
         """Delete the segments of an object and of those within it; then, if none of them is left, the manifests."""
@@ -101,8 +101,7 @@ class StaticLargeObjects:
             try:
                 rows = await self._rows(request, manifest)
             except Refusal as refusal:
-                body = refusal.response.body
-                manifest.error = (refusal.response.status, body.decode() if isinstance(body, bytes) else "")
+                manifest.error = (refusal.response.status, said(refusal.response))
                 continue
             named = [row for row in rows if "name" in row]
             manifests += [Doomed(row["name"]) for row in named if row.get("sub_slo")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from cumulet.services.object_store import conditional
 from cumulet.services.object_store.layers import slo_manifest
-from cumulet.services.object_store.layers.reports import Report, beating, status_line, wanted_kind
+from cumulet.services.object_store.layers.reports import Report, reported, said, status_line, wanted_kind
 from cumulet.services.object_store.layers.slo_manifest import MAX_SEGMENTS, MAX_SIZE, Wish
 from cumulet.services.object_store.layers.symlink import OVERRIDE_ETAG
 from cumulet.services.object_store.message import (
@@ -21,7 +21,6 @@ from cumulet.services.object_store.message import (
     Response,
     ask,
     encoded,
-    phrase,
     refuse,
     stream,
 )
@@ -47,7 +46,7 @@ async def put(app: Handler, layer: Handler, request: Request) -> Response:
     kind = wanted_kind(request)
     if is_true(request.query.get("heartbeat")):
         work = _in_time(app, layer, request, wishes, kind)
-        return Response(202, beating(work, kind, at_once=True), {"Content-Type": kind or "text/plain"})
+        return await reported(work, kind, 202, at_once=True)
     response, problems = await _store(app, layer, request, wishes)
     if problems:
         return Response(400, Report(errors=problems).encoded(kind, "upload"), {"Content-Type": kind or "text/plain"})
@@ -61,8 +60,7 @@ async def _in_time(app: Handler, layer: Handler, request: Request, wishes: Seque
         response, report.errors = await _store(app, layer, request, wishes)
     except Refusal as refusal:
         response = refusal.response
-    body = response.body.decode(errors="replace") if isinstance(response.body, bytes) else ""
-    report.end(response.status, body if response.ok else body or phrase(response.status))
+    report.end(response.status, said(response))
     if response.ok:
         report.values["Etag"] = response.headers["ETag"]
         report.values["Last Modified"] = response.headers.get("Last-Modified", "")

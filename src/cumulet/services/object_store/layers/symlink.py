@@ -85,6 +85,7 @@ class Symlinks:
     async def _follow(self, request: Request, walk: Walk, expected: str = "", *, soft: bool = True) -> Response:
         """The reply of what a link stands for, whose ETag must be the `expected` one. Without `soft` a link that is not static
         counts as an object itself."""
+        origin = request
         while True:
             response = await self.app(request)
             target = response.headers.get(SYSMETA[TARGET])
@@ -98,7 +99,7 @@ class Symlinks:
                 text = f"Too many levels of symbolic links, maximum allowed is {MAX_LINKS}"
                 raise Refusal(refuse(409, text))
             walk.links += not is_true(response.headers.get(EXTENDS_LOOP))
-            request = _towards(request, response.headers, target, walk)
+            request = _towards(origin, request, response.headers, target, walk)
             expected, soft = etag, True
         found = unquoted(response.headers.get("ETag", ""))
         if found and expected and found != expected:
@@ -231,25 +232,25 @@ async def _has_bytes(request: Request) -> bool:
     return False
 
 
-def _towards(request: Request, link: Headers, target: str, walk: Walk) -> Request:
-    """The same request to where a link points."""
+def _towards(origin: Request, request: Request, link: Headers, target: str, walk: Walk) -> Request:
+    """The same request to where a link points, made by whoever made the first one."""
     account = link.get(SYSMETA[TARGET_ACCOUNT]) or encoded(request.account)
     walk.place = f"/{request.version}/{account}/{target.lstrip('/')}"
     _, place, container, object = parts_of(unquote(walk.place))
-    headers = request.headers.copy()
+    headers = origin.headers.copy()
     headers.pop("X-Backend-Storage-Policy-Index", None)
     reserved = is_true(link.get(MAY_BE_RESERVED))
     if reserved:
         headers["X-Backend-Allow-Reserved-Names"] = "true"
-    return request.sub(
-        request.method,
+    return origin.sub(
+        origin.method,
         source="symlink",
         trusted=reserved,
         account=place,
         container=container,
         object=object,
         headers=headers,
-        query=request.query,
+        query=origin.query,
         raw_path=quote(walk.place, safe="/~%"),
     )
 

@@ -43,8 +43,6 @@ NOT_OF_LINKS = (
     "ETag",
     "X-If-Delete-At",
     TARGET_ACCOUNT,
-    TARGET_ETAG,
-    TARGET_BYTES,
     "X-Object-Manifest",
     "X-Static-Large-Object",
     "Transfer-Encoding",
@@ -85,8 +83,8 @@ class VersionedObject:
         await self._keep_current()
         version = names.version_of(timestamp(request))
         name = names.name_of(request.object, version)
-        settle_type(request)
-        kind = parameters(request.headers["Content-Type"])[0]
+        if TARGET not in request.headers:
+            settle_type(request)
         headers = Headers(item for item in request.headers.items() if item[0].lower() not in EXPIRES)
         headers["X-Backend-Allow-Reserved-Names"] = "true"
         stored = await ask(
@@ -104,6 +102,7 @@ class VersionedObject:
         )
         await self._expect(stored)
         size = headers.get(SLO_SIZE) or str(self.sent)
+        kind = parameters(headers["Content-Type"])[0]  # which that of a link may have been found for
         return await self._link(name, stored.headers["ETag"], size, kind)
 
     async def _counted(self, body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
