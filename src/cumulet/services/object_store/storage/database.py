@@ -131,7 +131,7 @@ class Database:
         self._used = used
         self._info: Info | None = None
         self._file = (0, 0)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reading_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
@@ -195,7 +195,10 @@ class Database:
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._waiting = self._waiting, []
-        self._pool.submit(self._commit, loop, batch)
+        try:
+            self._pool.submit(self._commit, loop, batch)
+        except RuntimeError as error:  # the node is stopping
+            self._told(loop, batch, [(False, error)] * len(batch))
 
     def _told(
         self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], outcomes: Sequence[tuple[bool, Any]]
@@ -309,8 +312,18 @@ class Database:
         with self._lock:
             if not self.idle:
                 return False
+            with contextlib.suppress(sqlite3.Error):  # it is told once more
+                self._keep_reported()
             self._let_go()
             return True
+
+    def _keep_reported(self) -> None:
+        """Write what the account was told, so that it need not be told again."""
+        if self._writer is None or self._info is None or self.reported in (None, self._info.reported):
+            return
+        if _identity(self.name) == self._file:
+            self._info = replace(self._info, reported=self.reported)
+            self._writer.execute("UPDATE info SET data = ?", (_encode(self._info).decode(),))
 
     def _let_go(self) -> None:
         with self._reading_lock:
@@ -359,6 +372,10 @@ class Database:
 
     def _quarantine(self, reason: str) -> Damaged:
         """Put the damaged file aside, where it does no harm and can be looked at."""
+        with self._lock:
+            return self._put_aside(reason)
+
+    def _put_aside(self, reason: str) -> Damaged:
         self._let_go()
         self._unknown()
         folder = self.path.parent
@@ -451,5 +468,22 @@ def _make(path: Path, schema: str, info: Info) -> None:
         os.rename(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+    _sync_folders(path, made)
+
+
+def place_copy(draft: Path, path: Path) -> bool:
+    """Move a finished database to its place, for good, unless there is one by now."""
+    made = [folder for folder in path.parents[:4] if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sync(draft)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    _sync_folders(path, made)
+    return True
+
+
+def _sync_folders(path: Path, made: list[Path]) -> None:
     for folder in {path.parent, *(folder.parent for folder in made)}:
         _sync(folder)
