@@ -1,6 +1,6 @@
 """What clients send that the parser would refuse, made fit for it before it is parsed.
 
-Methods that are no standard's: they become one that no service serves, so that each says which it does. Names in paths that
+Methods that are no standard's: they pass as one that no service serves, so that each says which it does. Names in paths that
 are not percent-encoded (RFC 3986, 2.1, wants them to be, and many clients forget): they are encoded. And a body whose length
 was not told, or is told in chunks and then does not come in any: the head is answered by itself, so that the service can say
 what is wrong.
@@ -26,14 +26,19 @@ END = b"\r\n\r\n"
 class Protocol(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ()
+    __slots__ = ("unknown",)
+
+    unknown: str
+    """The method of no standard that the request with UNSERVED came with."""
 
     def data_received(self, data: bytes) -> None:
         if self._current_request is None and not self._messages:
             line = LINE.match(data)
             if line is not None:
                 if line[1] not in KNOWN or not line[2].isascii():
-                    method = line[1] if line[1] in KNOWN else UNSERVED
+                    method = line[1]
+                    if method not in KNOWN:
+                        method, self.unknown = UNSERVED, line[1].decode()
                     data = b"".join((method, b" ", encoded(line[2]), data[line.end(2) :]))
                 end = data.find(END) + len(END)
                 if len(END) <= end < len(data) and not LENGTH.search(data, 0, end):
@@ -47,6 +52,13 @@ class WebServer(web.Server):
 
     def __call__(self) -> Protocol:
         return Protocol(self, loop=self._loop, **self._kwargs)
+
+
+def method_of(raw: web.BaseRequest) -> str:
+    """The method that a client named."""
+    if raw.method == UNSERVED.decode() and isinstance(raw.protocol, Protocol):
+        return getattr(raw.protocol, "unknown", raw.method)
+    return raw.method
 
 
 def encoded(target: bytes) -> bytes:
