@@ -84,9 +84,9 @@ def check_type(request: Request) -> Response | None:
     told = request.headers.get("Content-Type", "")
     if "\ufffd" in told:
         return refuse(400, "Invalid Content-Type")
-    if "swift_" in told and OWN_TYPE not in request.headers:
-        if any(part.lstrip().startswith("swift_") for part in told.split(";")[1:]):
-            return refuse(400, "Invalid Content-Type, swift_* is not a valid parameter name.")
+    own = "swift_" in told and any(part.lstrip().startswith("swift_") for part in told.split(";")[1:])
+    if own and OWN_TYPE not in request.headers:
+        return refuse(400, "Invalid Content-Type, swift_* is not a valid parameter name.")
     return None
 
 
