@@ -24,7 +24,8 @@ import openstack.config
 from openstack.connection import Connection
 
 VERSION = "2.38.3"
-PACKAGES = (f"swift=={VERSION}", "python-swiftclient", "python-keystoneclient", "boto3", "pytest")
+PACKAGES = (f"swift=={VERSION}", "python-swiftclient", "python-keystoneclient", "boto", "boto3", "pytest")
+S3_REGION = "us-east-1"
 DOMAIN = "test-domain"
 PASSWORD = "testing-testing"
 USERS = (
@@ -100,7 +101,7 @@ def write_config(cloud: Any, path: Path) -> None:
         "insecure": "no",
         "service_prefix": "SERVICE",
         "s3_storage_url": cloud.object_store.get_endpoint().split("/v1/")[0] + "/",
-        "s3_region": cloud.config.get_region_name(),
+        "s3_region": S3_REGION,
     }
     keys = {}
     for number, name, project, domain, role in USERS:
@@ -111,7 +112,9 @@ def write_config(cloud: Any, path: Path) -> None:
         told |= {f"s3_access_key{number}": key[0], f"s3_secret_key{number}": key[1]}
     config = configparser.ConfigParser(interpolation=None)
     config["func_test"] = told
+    can = cloud.session.get(f"{told['s3_storage_url']}info", authenticated=False).json()
     config["s3api_test"] = {
+        "s3_acl_tests_enabled": can["s3api"]["s3_acl"],
         "endpoint": told["s3_storage_url"].rstrip("/"),
         "region": told["s3_region"],
         **{f"access_key{n}": told[f"s3_access_key{'' if n == 1 else n}"] for n in (1, 2, 3)},

@@ -310,6 +310,34 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
             "one of a network of their own."
         ),
     ] = "127.0.0.1"
+    s3_location: Annotated[
+        str,
+        _says("The region that S3's requests are signed for.", min_length=1, max_length=64, pattern="^[A-Za-z0-9-]+$"),
+    ] = "us-east-1"
+    s3_acl: Annotated[
+        bool,
+        _says(
+            "Keep S3's own ACLs of buckets and objects, and let them alone say who may use either by S3; otherwise roles and "
+            "swift's ACLs do."
+        ),
+    ] = False
+    s3_domains: Annotated[
+        str,
+        _says("The domains below which host names begin with a bucket's name, separated by commas.", "none"),
+    ] = ""
+    s3_dns_names: Annotated[
+        bool, _says("Take names of buckets that host names may begin with only, as S3 does; otherwise any of swift's.")
+    ] = True
+    s3_cors_origins: Annotated[
+        str,
+        _says(
+            "The sites whose pages may ask for any bucket before they sign a request, separated by commas; `*` is any.",
+            "none",
+        ),
+    ] = ""
+    s3_lifecycle_interval: Annotated[
+        int, _says("How often the lifecycle rules of S3's buckets are applied, in seconds.", ge=1)
+    ] = 3600
     object_mounts: Annotated[
         bool, _says("Whether a device of object storage is used only while a file system is mounted in its directory.")
     ] = False

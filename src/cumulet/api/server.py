@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
+from cumulet.api.protocol import WebServer
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -35,16 +36,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AiohttpWire:
-    """A request's body, from aiohttp."""
+    """A request's body, from aiohttp. `unasked`: the client waits to be told to send it."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self._expects = request.headers.get("Expect", "").lower() == "100-continue"
+        self.unasked = request.headers.get("Expect", "").lower() == "100-continue"
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        if self._expects and self._request.transport is not None:
+        if self.unasked and self._request.transport is not None:
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._expects = False
+            self.unasked = False
         content = self._request.content
         try:
             while chunk := await content.readany():
@@ -88,9 +89,14 @@ class Server:
         port = sock.getsockname()[1] if sock.family != socket.AF_UNIX else 0
 
         async def answer(raw: web.BaseRequest) -> web.StreamResponse:
-            return await _send(raw, await handler(_receive(raw, port)))
+            wire = AiohttpWire(raw)
+            response = await handler(_receive(raw, wire, port))
+            if wire.unasked:
+                # Whether the body follows all the same, nobody can know: no other request may be read from this connection.
+                response.headers["Connection"] = "close"
+            return await _send(raw, response)
 
-        server = web.Server(
+        server = WebServer(
             answer,
             access_log=None,
             keepalive_timeout=75,
@@ -138,7 +144,7 @@ def is_taken(error: OSError) -> bool:
     return error.errno == errno.EADDRINUSE
 
 
-def _receive(raw: web.BaseRequest, port: int) -> Request:
+def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     target = raw.rel_url
     headers: Mapping[str, str] = raw.headers
     if not all(map(str.isascii, headers.values())):
@@ -152,7 +158,7 @@ def _receive(raw: web.BaseRequest, port: int) -> Request:
         _text(unquote(target.raw_path)),
         _text(target.raw_query_string),
         headers,
-        AiohttpWire(raw),
+        wire,
         base_url=f"{scheme}://{headers.get('X-Forwarded-Host') or headers.get('Host', '')}",
         remote=raw.remote or "",
         port=port,

@@ -13,6 +13,8 @@ from cumulet.services.object_store.message import Handler, Request, Response, dr
 
 PLAIN, JSON, XML = "text/plain", "application/json", "application/xml"
 FORMATS = {"plain": PLAIN, "json": JSON, "xml": XML}
+VERSIONS = ("v1", "v1.0")
+"""What paths of this API begin with; those of others are left as they are, since their queries may be signed."""
 OFFERED = (PLAIN, JSON, XML, "text/xml")
 MOST = 1024 * 10_000 * 2
 """Bytes of a body that may be a listing."""
@@ -26,6 +28,8 @@ class ListingFormats:
 
     async def __call__(self, request: Request) -> Response:
         if request.object or request.method not in ("GET", "HEAD") or not request.account:
+            return await self.app(request)
+        if request.version not in VERSIONS:
             return await self.app(request)
         asked = request.query.get("format")
         if asked:
@@ -46,7 +50,7 @@ class ListingFormats:
                 headers["Vary"] = "Accept"
             elif "accept" not in before.lower().replace(" ", "").split(","):
                 headers["Vary"] = f"{before}, Accept"
-        if headers.get("Content-Type", "").partition(";")[0] != JSON:
+        if headers.get("Content-Type", JSON).partition(";")[0] != JSON:
             return response
         if request.method == "HEAD":
             headers["Content-Type"] = f"{kind}; charset=utf-8"
