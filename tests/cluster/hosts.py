@@ -189,12 +189,12 @@ def object_cluster(directory: Path) -> Iterator[ObjectCluster]:
                 cluster.stop()
 
 
-def wait_until(what: str, true: Callable[[], object], seconds: float = 90.0) -> None:
+def wait_until(what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until a condition holds; where it is a list of what is missing, it holds when that is empty."""
     end = time.monotonic() + seconds
     while True:
         missing = true()
         if not missing:
             return
-        assert time.monotonic() < end, f"{what}: {missing}"
+        assert time.monotonic() < end, f"{what}: {str(missing)[:1000]}"
         time.sleep(0.3)
