@@ -1,5 +1,8 @@
 """A cluster loses a node, a disk, its network, its processes: what was promised stays."""
 
+import os
+import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,7 +31,7 @@ def load(cluster: ObjectCluster, request: pytest.FixtureRequest) -> Iterator[Loa
 def settle(load: Load) -> None:
     """After all is well again every copy comes to its place, every listing names every object."""
     load.stop()
-    load.check()
+    load.check(settled=False)
     wait_until("copies in their places", load.missing_copies)
     wait_until("listings", load.unlisted)
     load.check()
@@ -61,4 +64,21 @@ def test_the_network_parts_and_heals(cluster: ObjectCluster, load: Load) -> None
     load.go_on(60)
     for node in parted:
         node.cut(off=False)
+    settle(load)
+
+
+def test_processes_are_killed_at_random_moments(cluster: ObjectCluster, load: Load) -> None:
+    """One node after the other, and the proxy now and then, end as in a power cut while objects are written."""
+    chance = random.Random(os.environ.get("CRASH_SEED", "5"))
+    for round in range(6):
+        node = cluster.nodes[chance.choice(NODES)]
+        time.sleep(chance.uniform(0, 0.7))
+        node.kill()
+        if round % 3 == 2:
+            cluster.proxy.kill()
+            cluster.proxy.start()
+            load.failures.clear()  # there was nobody to ask
+        load.go_on(10)
+        node.start()
+    load.go_on(20)
     settle(load)
