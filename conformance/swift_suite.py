@@ -53,11 +53,8 @@ def main() -> int:
     source = fetch(options.home)
     config = openstack.config.OpenStackConfig(config_files=[str(options.data / "clouds.yaml")])
     write_config(Connection(config=config.get_one("cumulet")), options.out / "test.conf", options.storage_domain)
-    tests = (
-        more
-        if any(not each.startswith("-") for each in more)
-        else ["test/functional", "test/functional/tests.py", *more]
-    )
+    if not any(each.startswith("test") for each in more):
+        more = ["test/functional", "-o", "python_files=test_*.py tests.py", *more]
     results = options.out.absolute() / "results.xml"
     command = [
         options.home / "venv/bin/python",
@@ -67,7 +64,7 @@ def main() -> int:
         "-p",
         "no:cacheprovider",
         f"--junitxml={results}",
-        *tests,
+        *more,
     ]
     environment = {**os.environ, "SWIFT_TEST_CONFIG_FILE": str(options.out.absolute() / "test.conf")}
     subprocess.run(command, cwd=source, env=environment, check=False)

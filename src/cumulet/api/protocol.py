@@ -1,15 +1,23 @@
 """What clients send that the parser would refuse, made fit for it before it is parsed.
 
-Names in paths that are not percent-encoded (RFC 3986, 2.1, wants them to be, and many clients forget): they are encoded. And a
-body whose length was not told, or is told in chunks and then does not come in any: the head is answered by itself, so that the
-service can say what is wrong.
+Methods that are no standard's: they become one that no service serves, so that each says which it does. Names in paths that
+are not percent-encoded (RFC 3986, 2.1, wants them to be, and many clients forget): they are encoded. And a body whose length
+was not told, or is told in chunks and then does not come in any: the head is answered by itself, so that the service can say
+what is wrong.
 """
 
 import re
 
 from aiohttp import web
 
-LINE = re.compile(rb"[A-Z]+ ([^\r\n ]+) HTTP/1\.[01]\r\n")
+LINE = re.compile(rb"([A-Za-z_]+) ([^\r\n ]+) HTTP/1\.[01]\r\n")
+KNOWN = frozenset(
+    b"ACL BIND CHECKOUT CONNECT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS"
+    b" PATCH POST PRI PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK"
+    b" UNSUBSCRIBE".split()
+)
+"""The methods that the parser knows."""
+UNSERVED = b"UNLINK"
 NOT_ASCII = re.compile(rb"[\x80-\xff]")
 LENGTH = re.compile(rb"\r\n(?:content-length|upgrade)[ \t]*:", re.IGNORECASE)
 END = b"\r\n\r\n"
@@ -24,8 +32,9 @@ class Protocol(web.RequestHandler):
         if self._current_request is None and not self._messages:
             line = LINE.match(data)
             if line is not None:
-                if not line[1].isascii():
-                    data = b"".join((data[: line.start(1)], encoded(line[1]), data[line.end(1) :]))
+                if line[1] not in KNOWN or not line[2].isascii():
+                    method = line[1] if line[1] in KNOWN else UNSERVED
+                    data = b"".join((method, b" ", encoded(line[2]), data[line.end(2) :]))
                 end = data.find(END) + len(END)
                 if len(END) <= end < len(data) and not LENGTH.search(data, 0, end):
                     super().data_received(data[:end])

@@ -11,6 +11,7 @@ import errno
 import os
 import struct
 from dataclasses import dataclass, field
+from hashlib import md5
 from zlib import crc32
 
 import msgspec
@@ -23,6 +24,7 @@ SPARE = 8192
 """Bytes read from the end of a large file at once: most footers are smaller."""
 INLINE = 1 << 16
 """Objects up to this size are read as a whole."""
+WHOLE = INLINE + SPARE + 1
 ZERO = Timestamp(0)
 KEPT_FROM_DATA = frozenset({"content-length", "deleted", "etag", "x-static-large-object"})
 SYSMETA = "x-object-sysmeta-"
@@ -36,12 +38,13 @@ decode = msgspec.json.Decoder(Metadata).decode
 
 class Absent(Exception):
     """There is no such object. `timestamp` says since when, where a tombstone or its end tells; `metadata` is that of an
-    object whose time has come."""
+    object whose time has come; `unknown`: nothing was ever heard of it."""
 
-    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None) -> None:
+    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None, *, unknown: bool = False) -> None:
         super().__init__(timestamp)
         self.timestamp = timestamp
         self.metadata = metadata or {}
+        self.unknown = unknown
 
 
 class Torn(Exception):
@@ -143,7 +146,7 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
         try:
             names = os.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
-            raise Absent from None
+            raise Absent(unknown=True) from None
         files = choose(names)
         try:
             if not files.data:
@@ -153,11 +156,16 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
             continue
         except ValueError:
             raise Torn(f"{directory}/{files.data} is not named by a time") from None
-        ends = found.metadata.get("X-Delete-At")
-        if ends and not expired and int(ends) * 100_000 <= now.ticks:
+        if not expired and has_ended(found, now):
             raise Absent(found.timestamp, found.metadata)
         return found
     raise Absent
+
+
+def has_ended(found: Object, now: Timestamp) -> bool:
+    """Whether an object's time has come."""
+    ends = found.metadata.get("X-Delete-At")
+    return ends is not None and int(ends) * 100_000 <= now.ticks
 
 
 def _assemble(directory: str, files: Files, body: bool) -> Object:
@@ -184,11 +192,16 @@ def _assemble(directory: str, files: Files, body: bool) -> Object:
 
 
 def read_data(path: str, body: bool) -> tuple[Metadata, int, bytes | None, OpenFile | None]:
-    """Metadata, length, and the body of a .data file, or the open file where that is large. Torn."""
+    """Metadata, length, and the body of a .data file, or the open file where that is large. Torn; a small body too is held
+    against its MD5."""
     handle = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    size = os.fstat(handle.fd).st_size
-    start = 0 if body and size <= INLINE + SPARE else max(0, size - SPARE)
-    end = os.pread(handle.fd, size - start, start)
+    start = 0
+    end = os.pread(handle.fd, WHOLE, 0) if body else b""
+    size = len(end)
+    if not body or size == WHOLE:
+        size = os.fstat(handle.fd).st_size
+        start = max(0, size - SPARE)
+        end = os.pread(handle.fd, size - start, start)
     if len(end) < TAIL.size:
         raise Torn(f"{path} has no footer")
     length, checksum, magic = TAIL.unpack_from(end, len(end) - TAIL.size)
@@ -208,7 +221,10 @@ def read_data(path: str, body: bool) -> tuple[Metadata, int, bytes | None, OpenF
     if not body:
         return metadata, told, None, None
     if start == 0 and told <= INLINE:
-        return metadata, told, end[:told], None
+        content = end[:told]
+        if md5(content, usedforsecurity=False).hexdigest() != metadata["ETag"]:
+            raise Torn(f"{path} does not have the MD5 {metadata['ETag']} that it was stored with")
+        return metadata, told, content, None
     return metadata, told, None, handle
 
 
@@ -272,10 +288,12 @@ class Writer:
                 raise NoSpace from None
             raise
 
-    def commit(self, directory: str, name: str) -> bool:
-        """Sync the file and give it its name; False where that name is taken."""
+    def commit(self, directory: str, name: str, *, new: bool = False) -> bool:
+        """Sync the file and give it its name; False where that name is taken. `new`: the directory was not there just now."""
         try:
             os.fdatasync(self.fd)
+            if new:
+                make_hash_directory(directory)
             return self._link(directory, name)
         except OSError as error:
             if error.errno in FULL:
@@ -319,7 +337,8 @@ def _nameless(temporary: str) -> int:
     try:
         return os.open(temporary, flags, 0o600)
     except FileNotFoundError:
-        os.makedirs(temporary, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(temporary)  # and never the device itself
         return os.open(temporary, flags, 0o600)
 
 
@@ -333,17 +352,22 @@ def _rest(pieces: list[bytes], done: int) -> list[bytes]:
 
 
 def make_directories(directory: str) -> None:
-    """A directory and what it lies in, for good: each parent that got a new entry is synced."""
-    parent = os.path.dirname(directory)
-    while True:
-        try:
-            os.mkdir(directory)
-            break
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            make_directories(parent)
-    sync_directory(parent)
+    """A directory and what it lies in. They last as soon as the directory is synced once something is in it: file systems with
+    a journal write down what came before together with what is synced."""
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directories(os.path.dirname(directory))
+        make_directories(directory)
+
+
+def make_hash_directory(directory: str) -> None:
+    """A hash directory of which nothing is known: most often its suffix directory is not there either."""
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        os.mkdir(os.path.dirname(directory))
+    make_directories(directory)
 
 
 def sync_directory(directory: str) -> None:
