@@ -83,7 +83,9 @@ class Cluster:
         if self.makes_devices:
             self.devices.mkdir(mode=0o700, parents=True, exist_ok=True)
         elif not self.devices.is_dir():
-            raise RingError(f"{self.devices} (`object_devices`) is no directory: make it, with one directory for each device")
+            raise RingError(
+                f"{self.devices} (`object_devices`) is no directory: make it, with one directory for each device"
+            )
         told = self.directory / policies.FILE
         if not told.exists():
             if not self.makes:
