@@ -26,7 +26,7 @@ from cumulet.services.object_store.storage.expiring import ACCOUNT, parse
 from cumulet.services.object_store.words import listed
 
 if TYPE_CHECKING:
-    from cumulet.services.object_store.runtime import ObjectStoreRuntime
+    from cumulet.services.object_store.inside import Inside
 
 log = logging.getLogger("cumulet.object_store.expirer")
 
@@ -58,7 +58,7 @@ class Task:
 
 
 class Expirer:
-    def __init__(self, service: "ObjectStoreRuntime") -> None:
+    def __init__(self, service: "Inside") -> None:
         settings = service.kernel.settings
         self.service = service
         self.rate = settings.object_expirer_rate
@@ -91,7 +91,7 @@ class Expirer:
         deleted += sum(await asyncio.gather(*going))
         if deleted:
             log.info("%d objects whose time had come were deleted", deleted)
-        notes = self.service.recon.notes["object"]
+        notes = self.service.host.recon.notes["object"]
         notes |= {"object_expiration_pass": time.monotonic() - began, "expired_last_pass": deleted}
 
     async def _tasks(self) -> AsyncIterator[Task]:
