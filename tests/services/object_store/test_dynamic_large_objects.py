@@ -1,6 +1,7 @@
 """Dynamic large objects: X-Object-Manifest."""
 
 import hashlib
+import io
 
 import pytest
 
@@ -132,3 +133,17 @@ async def test_the_container_of_the_segments_is_gone(store: Store) -> None:
     await make(store, "nowhere/s")
     assert (await store("GET", "box/whole")).status == 404
     assert (await store("HEAD", "box/whole")).status == 404
+
+
+async def test_large_data_of_unknown_length(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files within a stream, where each piece is framed (Transfer-Encoding: chunked)."""
+    await store.put("box")
+    data = [bytes([n]) * (2 << 20) for n in range(3)]
+    for n, piece in enumerate(data):
+        await store.put(f"box/s/{n}", io.BytesIO(piece))
+    await store.put("box/whole", X_Object_Manifest="box/s/")
+    assert await store.get("box/whole") == b"".join(data)
+    monkeypatch.setattr(dlo, "PAGE", 3)
+    reply = await store("GET", "box/whole")
+    assert reply.headers["Transfer-Encoding"] == "chunked"
+    assert reply.data == b"".join(data)
