@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
-from cumulet.api.protocol import WebServer, method_of
+from cumulet.api.protocol import WebServer
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -154,7 +154,7 @@ def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
             clean.add(name, _text(value))
     scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
-        method_of(raw),
+        raw.method,
         _text(unquote(target.raw_path)),
         _text(target.raw_query_string),
         headers,
@@ -221,12 +221,34 @@ async def _send_body(raw: web.BaseRequest, reply: web.StreamResponse, writer: An
     """What follows the headers, which go out with the first of it."""
     if not isinstance(body, File):
         async for piece in body:
-            await reply.write(piece)
+            if isinstance(piece, File):
+                await _send_piece(raw, reply, writer, piece)
+            else:
+                await reply.write(piece)
         if writer.length:  # less than Content-Length promised
             raise ConnectionResetError
     elif (transport := raw.transport) is not None:
         writer.send_headers()
         await send_file(transport, body)
+
+
+async def _send_piece(raw: web.BaseRequest, reply: web.StreamResponse, writer: Any, file: File) -> None:
+    """A file in the middle of a stream: by the kernel where the length of the whole is known, and nothing has to be put around
+    each piece."""
+    if writer.length is not None and raw.transport is not None:
+        if writer.length < file.length:
+            raise ConnectionResetError
+        writer.send_headers()
+        await send_file(raw.transport, file)
+        writer.length -= file.length
+        return
+    offset, end = file.offset, file.offset + file.length
+    handle = file.opened if file.opened is not None else await asyncio.to_thread(open, file.path, "rb")
+    while offset < end and (
+        piece := await in_thread(os.pread, handle.fileno(), min(end - offset, WINDOW >> 3), offset)
+    ):
+        offset += len(piece)
+        await reply.write(piece)
 
 
 async def _let_go(body: Any) -> None:
