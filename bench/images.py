@@ -68,8 +68,8 @@ class Site(Struct):
         return sock
 
 
-def log_in(environ: dict[str, str]) -> tuple[str, str]:
-    """(URL of the image service, token)."""
+def log_in(environ: dict[str, str], service: str = "image") -> tuple[str, str]:
+    """(URL of a service, token)."""
     domain = {"name": environ.get("OS_USER_DOMAIN_NAME", "Default")}
     user = {"name": environ["OS_USERNAME"], "password": environ["OS_PASSWORD"], "domain": domain}
     project = {"name": environ["OS_PROJECT_NAME"], "domain": {"name": environ.get("OS_PROJECT_DOMAIN_NAME", "Default")}}
@@ -78,16 +78,16 @@ def log_in(environ: dict[str, str]) -> tuple[str, str]:
     reply = requests.post(f"{url}/v3/auth/tokens", json=body, timeout=60)
     reply.raise_for_status()
     catalog = reply.json()["token"]["catalog"]
-    endpoints = next(service["endpoints"] for service in catalog if service["type"] == "image")
+    endpoints = next(one["endpoints"] for one in catalog if one["type"] == service)
     found = next(one["url"] for one in endpoints if one["interface"] == "public")
     return found.rstrip("/").removesuffix("/v2"), reply.headers["X-Subject-Token"]
 
 
 @contextmanager
-def site(pids: str) -> Iterator[Site]:
+def site(pids: str, service: str = "image") -> Iterator[Site]:
     """The cloud that the environment names, or one made for this."""
     if "OS_AUTH_URL" in os.environ:
-        url, token = log_in(dict(os.environ))
+        url, token = log_in(dict(os.environ), service)
         yield Site(url, token, [int(pid) for pid in pids.split(",") if pid])
         return
     with tempfile.TemporaryDirectory(dir=tempfile.gettempdir()) as directory:
@@ -95,7 +95,10 @@ def site(pids: str) -> Iterator[Site]:
         cloud.start()
         try:
             assert cloud.process is not None
-            yield Site(cloud.url("image"), cloud.token(), [cloud.process.pid])
+            url = cloud.url(service)
+            if service == "object-store":
+                url += f"/v1/AUTH_{cloud.connect().current_project_id}"
+            yield Site(url, cloud.token(), [cloud.process.pid])
         finally:
             cloud.destroy()
 

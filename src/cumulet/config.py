@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
+
+from cumulet.config_object_store import ObjectStoreSettings
+from cumulet.config_words import says as _says
 
 ENVIRONMENT_PREFIX = "CUMULET_"
 CONFIG_VARIABLE = "CUMULET_CONFIG"
@@ -35,12 +38,7 @@ def _default_data() -> Path:
     return Path("/var/lib/cumulet") if os.geteuid() == 0 else Path.home() / ".local" / "share" / "cumulet"
 
 
-def _says(sentence: str, default: str | None = None, **limits: Any) -> Meta:
-    """Describe a setting; `default` tells in words what a computed or empty default stands for."""
-    return Meta(description=sentence, extra={"default": default} if default else None, **limits)
-
-
-class Settings(Struct, frozen=True, kw_only=True):
+class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     """What the program is told. Made by `load`; `docs` and `cumulet up --help` are generated from it."""
 
     data: Annotated[
@@ -262,6 +260,117 @@ class Settings(Struct, frozen=True, kw_only=True):
             "none",
         ),
     ] = ""
+    object_operator_roles: Annotated[
+        str, _says("The roles that make a user an owner of his project's account, separated by commas.")
+    ] = "admin,member"
+    object_project_reader_roles: Annotated[
+        str, _says("The roles that let a user read all of his project's account, separated by commas.", "none")
+    ] = "reader"
+    object_system_reader_roles: Annotated[
+        str,
+        _says("The roles that, held on the system, let a user read every account, separated by commas.", "none"),
+    ] = "reader"
+    object_reseller_admin_roles: Annotated[
+        str, _says("The roles that let a user do everything in every account, separated by commas.", "none")
+    ] = "ResellerAdmin"
+    object_reseller_prefixes: Annotated[
+        str,
+        _says(
+            "What names of accounts begin with before `_` and the project's id; the first is in the catalogue, those of the "
+            "others are for services that hand on a user's request."
+        ),
+    ] = "AUTH"
+    object_service_roles: Annotated[
+        str,
+        _says(
+            "The roles of services that may reach accounts of further prefixes for a user, separated by commas.", "none"
+        ),
+    ] = ""
+    object_open_expired: Annotated[
+        bool,
+        _says("Let clients read and keep objects that have expired and are not removed yet, by X-Open-Expired: true."),
+    ] = False
+    object_info_key: Annotated[
+        str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
+    ] = ""
+    object_devices: Annotated[
+        Path | None,
+        _says(
+            "The directory of this host's devices of object storage: each a directory, or a file system mounted there.",
+            "`object-store/devices` in the data directory",
+        ),
+    ] = None
+    object_rings: Annotated[
+        Path | None,
+        _says(
+            "The directory of the cluster's rings and its swift.conf, the same on every host of object storage.",
+            "`object-store/rings` in the data directory, made for one host at the first start",
+        ),
+    ] = None
+    object_bind: Annotated[
+        str,
+        _says(
+            "The IP address of this host on which storage nodes reach each other; they trust whoever reaches them, so it is "
+            "one of a network of their own."
+        ),
+    ] = "127.0.0.1"
+    s3_location: Annotated[
+        str,
+        _says("The region that S3's requests are signed for.", min_length=1, max_length=64, pattern="^[A-Za-z0-9-]+$"),
+    ] = "us-east-1"
+    s3_acl: Annotated[
+        bool,
+        _says(
+            "Keep S3's own ACLs of buckets and objects, and let them alone say who may use either by S3; otherwise roles and "
+            "swift's ACLs do."
+        ),
+    ] = False
+    s3_domains: Annotated[
+        str,
+        _says("The domains below which host names begin with a bucket's name, separated by commas.", "none"),
+    ] = ""
+    s3_dns_names: Annotated[
+        bool, _says("Take names of buckets that host names may begin with only, as S3 does; otherwise any of swift's.")
+    ] = True
+    s3_cors_origins: Annotated[
+        str,
+        _says(
+            "The sites whose pages may ask for any bucket before they sign a request, separated by commas; `*` is any.",
+            "none",
+        ),
+    ] = ""
+    s3_lifecycle_interval: Annotated[
+        int, _says("How often the lifecycle rules of S3's buckets are applied, in seconds.", ge=1)
+    ] = 3600
+    object_mounts: Annotated[
+        bool, _says("Whether a device of object storage is used only while a file system is mounted in its directory.")
+    ] = False
+    object_reserve: Annotated[
+        float, _says("The part of a device that is kept free of objects, in percent.", ge=0, le=50)
+    ] = 1.0
+    object_reclaim_age: Annotated[
+        int,
+        _says(
+            "How long it is remembered that an object was deleted, in seconds: a node that was away for longer brings it back.",
+            ge=1,
+        ),
+    ] = 7 * 86400
+    object_update_interval: Annotated[
+        float, _says("Seconds between rounds that bring listings what they could not be told at once.", gt=0)
+    ] = 30.0
+    object_replication_interval: Annotated[
+        float, _says("Seconds between rounds that compare the copies of objects.", gt=0)
+    ] = 30.0
+    object_audit_interval: Annotated[float, _says("Seconds between rounds that look for damaged objects.", gt=0)] = 30.0
+    object_audit_files: Annotated[
+        float, _says("How many objects a second are read to see whether they are whole; 0 is without a limit.", ge=0)
+    ] = 20.0
+    object_audit_bytes: Annotated[
+        float, _says("How many bytes a second are read to see whether objects are whole; 0 is without a limit.", ge=0)
+    ] = 10e6
+    object_audit_fast_files: Annotated[
+        float, _says("How many objects a second are looked at without reading their data; 0 is without a limit.", ge=0)
+    ] = 50.0
     max_body: Annotated[
         int, _says("The largest request body accepted, in bytes; uploads of image data are not bound by it.", ge=4096)
     ] = 1024 * 1024
@@ -351,7 +460,12 @@ def _row(info: msgspec.structs.FieldInfo) -> Setting:
     )
 
 
-SETTINGS: tuple[Setting, ...] = tuple(_row(info) for info in msgspec.structs.fields(Settings))
+SETTINGS: tuple[Setting, ...] = tuple(
+    _row(info)
+    for info in sorted(
+        msgspec.structs.fields(Settings), key=lambda info: info.name in ObjectStoreSettings.__struct_fields__
+    )
+)
 _BY_NAME = {row.name: row for row in SETTINGS}
 
 
@@ -456,6 +570,7 @@ _WORDS = (("`int`", "a whole number"), ("`str`", "text"), ("`bool`", "true or fa
 
 _ADDRESSES: tuple[tuple[str, Callable[[str], object], str], ...] = (
     ("bind", ipaddress.ip_address, "an IP address of this host, such as 127.0.0.1 or 0.0.0.0"),
+    ("object_bind", ipaddress.ip_address, "an IP address of this host, such as 127.0.0.1 or 10.0.0.1"),
     ("public_cidr", ipaddress.ip_network, "a network with its prefix length, such as 172.24.4.0/24"),
 )
 

@@ -15,7 +15,7 @@ class Port(Struct, frozen=True):
     """One row. `name` is unique; for an API it is the service type. `last` ends a range that begins with `number`.
 
     `component` is what upstream calls the program behind the port. `path` is what the catalogue appends to the root
-    URL. `served` tells whether this version listens there yet.
+    URL. `served` tells whether this version listens there yet, `address` which setting says at which address.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Port(Struct, frozen=True):
     path: str = ""
     last: int | None = None
     served: bool = False
+    address: Literal["bind", "object_bind"] = "bind"
 
     @property
     def label(self) -> str:
@@ -69,10 +70,45 @@ PORTS: tuple[Port, ...] = (
     Port("network", "network", "neutron-server", 9696, "Networking API", served=True),
     Port("block-storage", "block-storage", "cinder-api", 8776, "Block Storage API", path="/v3"),
     Port("iscsi", "block-storage", "iSCSI target", 3260, "Volumes over iSCSI", endpoint="internal"),
-    Port("object-store", "object-store", "swift-proxy", 8080, "Object Storage API", path="/v1/AUTH_$(project_id)s"),
-    Port("object", "object-store", "object-server", 6000, "Object server", endpoint="internal"),
-    Port("container", "object-store", "container-server", 6001, "Container server", endpoint="internal"),
-    Port("account", "object-store", "account-server", 6002, "Account server", endpoint="internal"),
+    Port(
+        "object-store",
+        "object-store",
+        "swift-proxy",
+        8080,
+        "Object Storage API",
+        path="/v1/AUTH_$(project_id)s",
+        served=True,
+    ),
+    Port(
+        "object",
+        "object-store",
+        "object-server",
+        6000,
+        "Object server",
+        endpoint="internal",
+        served=True,
+        address="object_bind",
+    ),
+    Port(
+        "container",
+        "object-store",
+        "container-server",
+        6001,
+        "Container server",
+        endpoint="internal",
+        served=True,
+        address="object_bind",
+    ),
+    Port(
+        "account",
+        "object-store",
+        "account-server",
+        6002,
+        "Account server",
+        endpoint="internal",
+        served=True,
+        address="object_bind",
+    ),
     Port("rsync", "object-store", "rsyncd", 873, "Object replication", endpoint="internal"),
     Port("orchestration", "orchestration", "heat-api", 8004, "Orchestration API", path="/v1/$(project_id)s"),
     Port("cloudformation", "cloudformation", "heat-api-cfn", 8000, "CloudFormation API", path="/v1"),

@@ -97,15 +97,17 @@ def check_ports(settings: Settings) -> list[Finding]:
     """Try every port that will be listened on, without listening."""
     findings = []
     for row in ports.served(settings.port_offset):
-        problem = _bind_problem(settings.bind, row.number)
+        address: str = getattr(settings, row.address)
+        problem = _bind_problem(address, row.number)
         if problem == errno.EADDRNOTAVAIL:
-            text = f"this host has no address {settings.bind}, so nothing can listen there"
-            return [Finding("fatal", text, "give one of its addresses with --bind (`ip -brief address` lists them)")]
+            text = f"this host has no address {address}, so nothing can listen there"
+            flag = f"--{row.address.replace('_', '-')}"
+            return [Finding("fatal", text, f"give one of its addresses with {flag} (`ip -brief address` lists them)")]
         if problem == errno.EACCES:
             text = f"port {row.number} ({row.purpose}) is privileged and this user may not listen on it"
             findings.append(Finding("fatal", text, "run as root, or move all ports with --port-offset"))
         elif problem:
-            text = _taken_text(settings.bind, row)
+            text = _taken_text(address, row)
             findings.append(
                 Finding("fatal", text, "stop it, move all ports with --port-offset, or give another --bind")
             )

@@ -49,12 +49,15 @@ from cumulet.services.image.runtime import ImageRuntime
 from cumulet.services.network.declaration import SERVICE as NETWORK
 from cumulet.services.network.drivers import Dataplane, DataplaneError
 from cumulet.services.network.runtime import NetworkRuntime
+from cumulet.services.object_store.declaration import SERVICE as OBJECT_STORE
+from cumulet.services.object_store.ring.data import RingError
+from cumulet.services.object_store.runtime import ObjectStoreRuntime
 from cumulet.services.placement.declaration import SERVICE as PLACEMENT
 from cumulet.services.placement.runtime import PlacementRuntime
 
 log = logging.getLogger("cumulet.program")
 
-SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, IMAGE_REGISTRY, PLACEMENT, NETWORK, COMPUTE)
+SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, IMAGE_REGISTRY, PLACEMENT, NETWORK, COMPUTE, OBJECT_STORE)
 NAMES = {service.type: service.upstream for service in SERVICES}
 
 FURNISHED = "furnished"
@@ -98,6 +101,7 @@ class Program:
             placement=self.placement,
             console_url=_url(settings, "novnc"),
         )
+        self.object_store = ObjectStoreRuntime(self.kernel, self.identity)
         self.network.metadata = self.compute.answer_metadata
         self.accounts: Accounts | None = None
         self._began = AsyncExitStack()
@@ -117,7 +121,7 @@ class Program:
             began.push_async_callback(self.tasks.stop)
             self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
             self._write_credentials()
-            for service in (self.identity, self.image, self.placement, self.network, self.compute):
+            for service in (self.identity, self.image, self.placement, self.network, self.compute, self.object_store):
                 began.push_async_callback(service.stop)
                 await service.start()
             await self._first_start(self.accounts)
@@ -150,18 +154,21 @@ class Program:
 
     def _handlers(self) -> dict[str, Handler]:
         """Who answers on each served port of the registry."""
-        runtimes = {
+        runtimes: dict[str, Any] = {
             "identity": self.identity,
             "image": self.image,
             "image-registry": self.image,
             "placement": self.placement,
             "network": self.network,
             "compute": self.compute,
+            "object-store": self.object_store,
         }
         handlers: dict[str, Handler] = {"novnc": self.compute.answer_console}
         for service in SERVICES:
-            app = App(service, runtimes[service.type], self.identity.authenticate, self.policies[service.type])
-            handlers.update(dict.fromkeys(service.ports, app))
+            runtime = runtimes[service.type]
+            app = App(service, runtime, self.identity.authenticate, self.policies[service.type])
+            handlers.update(dict.fromkeys(service.ports, runtime.answer if service.whole else app))
+        handlers.update((name, face.answer) for name, face in self.object_store.host.faces.items())
         return handlers
 
     def _bootstrap(self) -> Bootstrap:
@@ -276,7 +283,7 @@ def _explain(settings: Settings, error: Exception) -> str:
     words = str(error)
     if isinstance(error, OSError):
         return f"{error.strerror or words}{f': {error.filename}' if error.filename else ''}"
-    if isinstance(error, (SettingsError, DataplaneError, HypervisorError)):
+    if isinstance(error, (SettingsError, DataplaneError, HypervisorError, RingError)):
         return words
     more = "" if settings.log_file == TERMINAL else f"; {settings.log_path} says more"
     return f"{type(error).__name__}: {words}{more}"
@@ -332,7 +339,8 @@ def _hypervisor(settings: Settings, plan: preflight.Plan, dataplane: Dataplane) 
 
 def _url(settings: Settings, name: str) -> str:
     """The root URL of a port of the registry, as clients reach it."""
-    return ports.root_url(settings.endpoint_address, ports.port(name, settings.port_offset))
+    row = ports.port(name, settings.port_offset)
+    return ports.root_url(settings.endpoint_address if row.address == "bind" else settings.object_bind, row)
 
 
 def _catalogue() -> list[tuple[ports.Port, str]]:
@@ -380,12 +388,13 @@ def _bind_all(settings: Settings) -> dict[str, socket.socket]:
     bound: dict[str, socket.socket] = {}
     for row in ports.served():
         number = row.number + settings.port_offset
+        address: str = getattr(settings, row.address)
         try:
-            bound[row.name] = bind(settings.bind, number)
+            bound[row.name] = bind(address, number)
         except OSError as error:
             for sock in bound.values():
                 sock.close()
             if is_taken(error):
-                raise StartError(preflight.explain_port_taken(settings.bind, number)) from error
-            raise StartError(f"cannot listen on {settings.bind} port {number}: {error.strerror}") from error
+                raise StartError(preflight.explain_port_taken(address, number)) from error
+            raise StartError(f"cannot listen on {address} port {number}: {error.strerror}") from error
     return bound

@@ -243,3 +243,5 @@ IMAGE = Dialect(
 )
 IMAGE_REGISTRY = replace(IMAGE, page=_plain_page)
 PLACEMENT = Dialect(_placement_fault, _plain_page, forbidden="Policy does not allow {rule} to be performed.")
+OBJECT_STORE = Dialect(_image_fault, _plain_page)
+"""Of what the pipeline itself refuses; object storage words its own replies."""

@@ -1,12 +1,12 @@
 """Requests, responses and endpoints as services see them. No service ever sees the server behind (`api/server.py`)."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 
@@ -63,7 +63,8 @@ class Wire(Protocol):
 
 
 class Request:
-    """One HTTP request. `path` is decoded; `headers` look-ups ignore case; `remote` is the peer's address."""
+    """One HTTP request. `path` is decoded, `raw_path` is what was sent; `headers` look-ups ignore case; `remote` is the peer's
+    address."""
 
     def __init__(
         self,
@@ -76,9 +77,11 @@ class Request:
         base_url: str = "",
         remote: str = "",
         port: int = 0,
+        raw_path: str = "",
     ) -> None:
         self.method = method
         self.path = path
+        self.raw_path = raw_path or quote(path)
         self.headers = headers
         self.base_url = base_url
         self.remote = remote
@@ -137,13 +140,21 @@ def _checked(data: bytes) -> bytes:
     return data
 
 
+class Handle(Protocol):
+    """A file that is open."""
+
+    def fileno(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class File:
-    """A reply's body that is part of a file: `length` bytes from `offset`."""
+    """A reply's body that is part of a file: `length` bytes from `offset`. Of one that is `opened` already, whatever became of
+    the name in the meantime; whoever opened it sees to it that it is closed once nothing refers to it any more."""
 
-    path: Path
+    path: Path | str
     offset: int
     length: int
+    opened: Handle | None = None
 
 
 class WebSocket(Protocol):
@@ -168,11 +179,16 @@ class Upgrade:
 
 @dataclass
 class Response:
-    """A reply. A `body` that is neither bytes nor a stream nor a file is sent as JSON."""
+    """A reply. A `body` that is neither bytes nor a file nor a stream, of bytes or of files, is sent as JSON."""
 
     status: int = 200
     body: Any = b""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: MutableMapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_data(self) -> bool:
+        """Whether the body is sent as it is."""
+        return isinstance(self.body, (bytes, File, Upgrade)) or hasattr(self.body, "__aiter__")
 
     @classmethod
     def json(cls, value: Any, status: int = 200, **headers: str) -> "Response":

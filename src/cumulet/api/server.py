@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
+from cumulet.api.protocol import WebServer
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -25,6 +26,9 @@ WINDOW = 8 << 20
 """Bytes of a file that are sent at once, at most."""
 HEADER_LIMIT = 32 << 10
 """Bytes of one header line: object metadata and large tokens need more than aiohttp's 8 KiB."""
+HEADERS = 512
+"""Header lines of one request: an object may carry 90 of metadata beside its own, and whoever sends too many is told so by the
+service."""
 STOP_GRACE = 5.0
 """Seconds that requests in flight get to end when the server stops."""
 
@@ -32,16 +36,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class AiohttpWire:
-    """A request's body, from aiohttp."""
+    """A request's body, from aiohttp. `unasked`: the client waits to be told to send it."""
 
     def __init__(self, request: web.BaseRequest) -> None:
         self._request = request
-        self._expects = request.headers.get("Expect", "").lower() == "100-continue"
+        self.unasked = request.headers.get("Expect", "").lower() == "100-continue"
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        if self._expects and self._request.transport is not None:
+        if self.unasked and self._request.transport is not None:
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._expects = False
+            self.unasked = False
         content = self._request.content
         try:
             while chunk := await content.readany():
@@ -85,14 +89,20 @@ class Server:
         port = sock.getsockname()[1] if sock.family != socket.AF_UNIX else 0
 
         async def answer(raw: web.BaseRequest) -> web.StreamResponse:
-            return await _send(raw, await handler(_receive(raw, port)))
+            wire = AiohttpWire(raw)
+            response = await handler(_receive(raw, wire, port))
+            if wire.unasked:
+                # Whether the body follows all the same, nobody can know: no other request may be read from this connection.
+                response.headers["Connection"] = "close"
+            return await _send(raw, response)
 
-        server = web.Server(
+        server = WebServer(
             answer,
             access_log=None,
             keepalive_timeout=75,
             max_line_size=HEADER_LIMIT,
             max_field_size=HEADER_LIMIT,
+            max_headers=HEADERS,
             auto_decompress=False,
             lingering_time=1,
         )
@@ -134,7 +144,7 @@ def is_taken(error: OSError) -> bool:
     return error.errno == errno.EADDRINUSE
 
 
-def _receive(raw: web.BaseRequest, port: int) -> Request:
+def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     target = raw.rel_url
     headers: Mapping[str, str] = raw.headers
     if not all(map(str.isascii, headers.values())):
@@ -148,16 +158,25 @@ def _receive(raw: web.BaseRequest, port: int) -> Request:
         _text(unquote(target.raw_path)),
         _text(target.raw_query_string),
         headers,
-        AiohttpWire(raw),
+        wire,
         base_url=f"{scheme}://{headers.get('X-Forwarded-Host') or headers.get('Host', '')}",
         remote=raw.remote or "",
         port=port,
+        raw_path=target.raw_path,
     )
 
 
 def _text(sent: str) -> str:
     """What was sent, as text that can be stored and sent back: aiohttp keeps bytes that are not UTF-8 as surrogates."""
     return sent if sent.isascii() else sent.encode(errors="surrogateescape").decode(errors="replace")
+
+
+class Bare(web.Response):
+    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers["Content-Length"] = "0"
 
 
 async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
@@ -168,42 +187,74 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
         await body.serve(AiohttpWebSocket(websocket))
         await websocket.close()
         return websocket
-    if not isinstance(body, (bytes, File)) and not hasattr(body, "__aiter__"):
+    if not response.is_data:
         body = encode_json(body)
     if isinstance(body, bytes):
         if response.status in (204, 304):
             body = None
-        whole = web.Response(status=response.status, body=body, headers=response.headers)
+        kind = Bare if response.status == 204 and "Content-Length" in response.headers else web.Response
+        whole = kind(status=response.status, body=body, headers=response.headers)
         if response.headers.get("Connection") == "close":
             whole.force_close()
         return whole
     reply = web.StreamResponse(status=response.status, headers=response.headers)
     if isinstance(body, File):
         reply.content_length = body.length
-    writer = await reply.prepare(raw)
-    if raw.method != "HEAD" and writer is not None:
-        if not isinstance(body, File):
-            await _stream(reply, body)
-        elif (transport := raw.transport) is not None:
-            writer.send_headers()
-            try:
-                await send_file(transport, body)
-            except ConnectionError:  # the peer hung up, or is told by the end of the connection that this is not all
-                transport.abort()
-                return reply
-    await reply.write_eof()
+    try:
+        writer = await reply.prepare(raw)
+        if raw.method != "HEAD" and writer is not None:
+            await _send_body(raw, reply, writer, body)
+        await reply.write_eof()
+    except ConnectionError:  # the peer hung up, or is told by the end of the connection that this is not all
+        if raw.transport is not None:
+            raw.transport.abort()
+    except BaseException:
+        if raw.transport is not None:
+            raw.transport.abort()
+        raise
+    finally:
+        await _let_go(body)
     return reply
 
 
-async def _stream(reply: web.StreamResponse, body: AsyncIterator[bytes]) -> None:
-    """Whatever ends it, the body is closed then: it may have something to let go."""
-    try:
+async def _send_body(raw: web.BaseRequest, reply: web.StreamResponse, writer: Any, body: Any) -> None:
+    """What follows the headers, which go out with the first of it."""
+    if not isinstance(body, File):
         async for piece in body:
-            await reply.write(piece)
-    finally:
-        close = getattr(body, "aclose", None)
-        if close is not None:
-            await close()
+            if isinstance(piece, File):
+                await _send_piece(raw, reply, writer, piece)
+            else:
+                await reply.write(piece)
+        if writer.length:  # less than Content-Length promised
+            raise ConnectionResetError
+    elif (transport := raw.transport) is not None:
+        writer.send_headers()
+        await send_file(transport, body)
+
+
+async def _send_piece(raw: web.BaseRequest, reply: web.StreamResponse, writer: Any, file: File) -> None:
+    """A file in the middle of a stream: by the kernel where the length of the whole is known, and nothing has to be put around
+    each piece."""
+    if writer.length is not None and raw.transport is not None:
+        if writer.length < file.length:
+            raise ConnectionResetError
+        writer.send_headers()
+        await send_file(raw.transport, file)
+        writer.length -= file.length
+        return
+    offset, end = file.offset, file.offset + file.length
+    handle = file.opened if file.opened is not None else await asyncio.to_thread(open, file.path, "rb")
+    while offset < end and (
+        piece := await in_thread(os.pread, handle.fileno(), min(end - offset, WINDOW >> 3), offset)
+    ):
+        offset += len(piece)
+        await reply.write(piece)
+
+
+async def _let_go(body: Any) -> None:
+    """Close what a body reads from, whether or not it was read to its end."""
+    if hasattr(body, "aclose"):
+        await body.aclose()
 
 
 async def send_file(transport: asyncio.Transport, file: File) -> None:
@@ -213,7 +264,10 @@ async def send_file(transport: asyncio.Transport, file: File) -> None:
     from the disk; it never waits for the peer: that the loop does.
     """
     loop = asyncio.get_running_loop()
-    handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
+    if file.opened is not None:
+        handle = os.dup(file.opened.fileno())
+    else:
+        handle = await asyncio.to_thread(os.open, file.path, os.O_RDONLY | os.O_CLOEXEC)
     twin = os.dup(transport.get_extra_info("socket").fileno())
     offset, end = file.offset, file.offset + file.length
     try:

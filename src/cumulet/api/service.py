@@ -30,6 +30,7 @@ class Service:
     request_id_header: str = ""  # a header of its own beside X-Openstack-Request-Id
     within: str = ""  # the folder of the service that this one is another face of
     listed: bool = True  # whether the catalogue names it
+    whole: bool = False  # its runtime answers requests as they are (`answer`), `endpoints` only tell of them
 
     @property
     def folder(self) -> str:

@@ -14,6 +14,8 @@ COMMANDS = {
     "firewall": "Make firewall rules for a host, and apply them.",
     "policy": "List the rules of policy, and check a file of them.",
     "keys": "List and rotate the keys of tokens and credentials.",
+    "ring": "Say which devices of object storage hold what.",
+    "object-node": "Run only the storage of object storage on this host.",
     "openapi": "Print the OpenAPI document of a service.",
     "reset": "Remove the cloud: servers, networks, all data.",
 }

@@ -5,7 +5,7 @@ import re
 
 import click
 
-SERVICES = ("identity", "image", "image-registry", "placement", "network", "compute")
+SERVICES = ("identity", "image", "image-registry", "placement", "network", "compute", "object-store")
 
 
 @click.command("openapi")

@@ -57,4 +57,4 @@ def _metavar(row: Setting) -> str | None:
         "database": "URL",
         "public_cidr": "CIDR",
     }
-    return named.get(row.name, "N" if get_args(row.type)[0] is int else "NAME")
+    return named.get(row.name, "N" if get_args(row.type)[0] in (int, float) else "NAME")

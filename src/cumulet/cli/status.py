@@ -66,7 +66,7 @@ def command(settings: Settings, as_json: bool) -> None:
 
 
 def probe(name: str, url: str) -> Probe:
-    """Ask a service for its version document (`/`), as any client does first."""
+    """Ask a service for its version document (`/`), as any client does first; one that has none says so, and answers."""
     began = time.perf_counter()
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_TIMEOUT)
@@ -74,7 +74,7 @@ def probe(name: str, url: str) -> Probe:
         connection.request("GET", "/")
         answer = connection.getresponse()
         answer.read()
-        problem = "" if answer.status < 400 else f"answers {answer.status} {answer.reason}"
+        problem = "" if answer.status < 500 else f"answers {answer.status} {answer.reason}"
     except ConnectionRefusedError:
         problem = "nothing listens there"
     except TimeoutError:

@@ -1,16 +1,14 @@
 """`cumulet up`."""
 
-import asyncio
 import gc
 import sys
-from collections.abc import Coroutine
 from itertools import zip_longest
-from typing import Any
 
 import click
 
 from cumulet import lock, preflight
 from cumulet.cli.options import with_settings
+from cumulet.cli.serving import announce, serve
 from cumulet.config import Settings
 
 COLLECT = (20_000, 20, 20)
@@ -55,12 +53,6 @@ def _show(plan: preflight.Plan) -> None:
             click.echo(f"  way out: {finding.way_out}", err=fatal)
 
 
-def _announce(line: str) -> None:
-    """Print at once, also into a pipe: scripts wait for the line `ready in X s`."""
-    click.echo(line)
-    sys.stdout.flush()
-
-
 def _serve(settings: Settings, plan: preflight.Plan) -> int:
     """Run the program until it is told to stop; its exit status."""
     gc.disable()  # importing makes a hundred thousand objects, and hardly one is garbage
@@ -69,13 +61,4 @@ def _serve(settings: Settings, plan: preflight.Plan) -> int:
     gc.freeze()
     gc.set_threshold(*COLLECT)
     gc.enable()
-    return _run(program.run(settings, plan=plan, announce=_announce))
-
-
-def _run(main: Coroutine[Any, Any, int]) -> int:
-    """Run on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main)
-    return uvloop.run(main)
+    return serve(program.run(settings, plan=plan, announce=announce))

@@ -36,12 +36,32 @@ class Accounts(Struct, frozen=True):
     created: bool
 
 
+class AccessKey(Protocol):
+    """An access key of EC2 or S3, and who makes requests with it. Its secret stays with identity."""
+
+    @property
+    def caller(self) -> Caller: ...
+
+    def verifies(self, signed: bytes, signature: str) -> bool:
+        """Whether `signature` is that of a request's string to sign (S3's, version 2 or 4), made with this key."""
+        ...
+
+    def verifies_part(self, signed: bytes, signature: str) -> bool:
+        """The same of a chunk, or of the trailer, of an upload in chunks."""
+        ...
+
+
 class Identity(Protocol):
     async def authenticate(self, token: str, *, allow_expired: bool = False) -> Caller:
         """Who holds this token; Unauthorized if it is wrong, expired or revoked. Answered from memory where possible.
 
         `allow_expired`: one that ended no longer ago than the setting `allow_expired_window` counts too.
         """
+        ...
+
+    async def access_key(self, access: str) -> AccessKey | None:
+        """The access key of this name; None where there is none, or its owner may not act in its project any more. Answered
+        from memory where possible."""
         ...
 
     async def limits(self, service_type: str, project_id: str) -> Mapping[str, int]:

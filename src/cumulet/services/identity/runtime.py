@@ -17,6 +17,7 @@ from cumulet.core.db import after_commit
 from cumulet.core.db.changes import Change
 from cumulet.core.errors import Conflict, Forbidden, Unauthorized
 from cumulet.core.kernel import Kernel
+from cumulet.services.identity.access_key import NO_KEY, SigningKey, read_access_key
 from cumulet.services.identity.auth.delegation import LENDERS
 from cumulet.services.identity.bootstrap import ensure_accounts
 from cumulet.services.identity.catalog import Catalog, read_catalog
@@ -66,6 +67,7 @@ class IdentityRuntime:
         self.directories = Directories(self, partial(domain_config, vault=self.vault))
         self.catalogs: Memory[tuple[str | None, str], Raw] = Memory(CATALOGS)
         self._tokens: Memory[bytes, Known] = Memory(REMEMBERED)
+        self._access_keys: Memory[str, SigningKey] = Memory(REMEMBERED)
         self._endpoints: Memory[None, Catalog] = Memory(1)
         self._providers: Memory[None, bytes] = Memory(1)
         self._ended_until = microseconds()
@@ -120,7 +122,7 @@ class IdentityRuntime:
             raise Conflict("Conflict occurred: another request has just stored the same.") from error
 
     def _forget(self) -> None:
-        for memory in (self._tokens, self.catalogs, self._endpoints):
+        for memory in (self._tokens, self._access_keys, self.catalogs, self._endpoints):
             memory.forget()
         self.directories.forget()
 
@@ -174,6 +176,13 @@ class IdentityRuntime:
         """What these claims mean now; Unauthorized where they mean nothing any more, Forbidden where that is for a delegation
         that gives nothing."""
         return await self.kernel.db.read_inline(resolve, claims, self.revocations, LENDERS)
+
+    async def access_key(self, access: str) -> SigningKey | None:
+        """See `interface.Identity`."""
+        found = self._access_keys.get(access)
+        if found is None or found.until <= microseconds():
+            found = await self._access_keys.keep(access, read_access_key(self, access))
+        return None if found is NO_KEY else found
 
     async def catalog(self) -> Catalog:
         """All that catalogues are made of, from memory unless something changed."""

@@ -17,6 +17,9 @@ from msgspec import Struct
 
 V4 = "AWS4-HMAC-SHA256"
 V4_CHUNK = "AWS4-HMAC-SHA256-PAYLOAD"
+V4_TRAILER = "AWS4-HMAC-SHA256-TRAILER"
+PARTS = {V4_CHUNK.encode(): 6, V4_TRAILER.encode(): 5}
+"""What is signed of an upload in chunks after its seed, and of how many lines it is."""
 NO_BYTES = hashlib.sha256(b"").hexdigest()
 S3_SERVICES = ("s3", "iam", "sts")
 """The services whose version 4 signatures are taken as S3's."""
@@ -214,13 +217,25 @@ def s3_signature(secret: str, signed: bytes) -> str:
     lines = signed.split(b"\n")
     if len(lines) != 4 or lines[0] != V4.encode():
         raise Malformed(f"a string to sign of version 4 is {V4}, date, scope and hash, each on a line")
+    return hmac.digest(signing_key(secret, _s3_scope(lines[2])), signed, "sha256").hex()
+
+
+def _s3_scope(line: bytes) -> CredentialScope:
     try:
-        scope = credential_scope(lines[2].decode())
+        scope = credential_scope(line.decode())
     except UnicodeDecodeError:
         raise Malformed("a credential's scope is text") from None
     if scope.service not in S3_SERVICES:
         raise Malformed(f"the signature is for another service than {', '.join(S3_SERVICES)}")
-    return hmac.digest(signing_key(secret, scope), signed, "sha256").hex()
+    return scope
+
+
+def verifies_s3_part(secret: str, signed: bytes, signature: str) -> bool:
+    """Whether `signature` is that of a chunk's or a trailer's string to sign."""
+    lines = signed.split(b"\n")
+    if len(lines) != PARTS.get(lines[0]):
+        raise Malformed("what is signed of an upload in chunks has a kind, date, scope and hashes, each on a line")
+    return equal(signature, hmac.digest(signing_key(secret, _s3_scope(lines[2])), signed, "sha256").hex())
 
 
 def chunk_signature(key: bytes, date: str, scope: CredentialScope, previous: str, chunk: bytes) -> str:

@@ -1,0 +1,1 @@
+"""Which devices hold what: swift's consistent-hash rings, their files and their builder."""

@@ -1,0 +1,590 @@
+"""The object server of a node: PUT, GET, HEAD, POST and DELETE of /device/partition/account/container/object.
+
+As swift's: the later X-Timestamp wins and the earlier is a 409 that names it; a tombstone is a 404 that names its time; each
+change is told to the containers that the request names before it is answered. Ranges and conditions are answered here too.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from hashlib import md5
+from typing import Any
+
+from cumulet.api.http import File
+from cumulet.core.errors import Invalid
+from cumulet.services.object_store import conditional
+from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
+from cumulet.services.object_store.names import HashSalt, Timestamp
+from cumulet.services.object_store.node import BackendRequest, Nodes
+from cumulet.services.object_store.storage import object_file, suffix_hashes
+from cumulet.services.object_store.storage.devices import Devices, hash_directory
+from cumulet.services.object_store.storage.hot import Hot
+from cumulet.services.object_store.storage.object_file import (
+    SYSMETA,
+    ZERO,
+    Absent,
+    Metadata,
+    NoSpace,
+    Object,
+    Torn,
+    Writer,
+)
+from cumulet.services.object_store.storage.object_updates import FALSE, Named, Updates, overridden
+from cumulet.services.object_store.storage.quarantine import quarantine
+
+log = logging.getLogger("cumulet.object_store.object")
+
+SMALL = 256 << 10
+"""A body up to this size is received before it is written, in one piece of work."""
+BLOCK = 1 << 20
+"""Bytes of a larger one that are hashed and written at once, while the next ones come in."""
+SYNCED = 64 << 20
+"""Bytes after which the disk is set to work, rather than all at the end."""
+HOT = 64 << 20
+"""Bytes of small objects that are held in memory."""
+KEPT = frozenset(
+    {
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "expires",
+        "x-delete-at",
+        "x-object-manifest",
+        "x-robots-tag",
+        "x-static-large-object",
+    }
+)
+"""Headers that are kept with an object and sent with it."""
+USERS = ("x-object-meta-", "x-object-transient-sysmeta-")
+OURS = (*USERS, SYSMETA)
+
+
+class ObjectServer:
+    """The objects of this node's devices."""
+
+    def __init__(self, devices: Devices, salt: HashSalt, nodes: Nodes) -> None:
+        self.devices = devices
+        self.salt = salt
+        self.updates = Updates(devices, salt, nodes)
+        self.hot = Hot(HOT)
+        self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
+            "PUT": self.put,
+            "GET": self.get,
+            "HEAD": self.get,
+            "POST": self.post,
+            "DELETE": self.delete,
+            "REPLICATE": self.replicate,
+        }
+
+    async def handle(self, request: BackendRequest) -> Response:
+        verb = self._verbs.get(request.method)
+        if verb is None:
+            return refuse(405, Allow=", ".join(self._verbs))
+        if not self.devices.usable(request.device):
+            return refuse(507, f"The device {request.device} is not there.")
+        try:
+            return await verb(request)
+        except Refusal as refusal:
+            return refusal.response
+        except NoSpace:
+            return refuse(507, f"The device {request.device} is full.")
+        except OSError as error:
+            log.exception("%s %s on %s failed", request.method, request.object, request.device)
+            return refuse(507, f"The device {request.device} fails: {error.strerror}")
+
+    async def replicate(self, request: BackendRequest) -> Response:
+        """The hashes of a partition; of the suffixes that are named, whose files have just been brought, reckoned anew."""
+        directory = f"{self.devices.objects(request.device, request.policy)}/{request.partition}"
+        named = tuple(part for part in request.account.split("-") if part)
+        found = await self.devices.threads.run(_hashes, directory, named)
+        return Response(200, suffix_hashes.encode(found), {"Content-Type": "application/json"})
+
+    def _named(self, request: BackendRequest) -> tuple[Named, str]:
+        digest = self.salt.name(request.account, request.container, request.object)
+        policy = request.policy
+        directory = hash_directory(self.devices.objects(request.device, policy), request.partition, digest)
+        return Named(request.device, policy, request.account, request.container, request.object, digest), directory
+
+    def _read(
+        self, named: Named, directory: str, *, now: Timestamp, expired: bool = False, body: bool = False
+    ) -> Object:
+        """The object; one whose files are torn is put away and is not there any more."""
+        try:
+            return object_file.read(directory, now=now, expired=expired, body=body)
+        except Torn as torn:
+            log.error("quarantined: %s", torn)
+            quarantine(directory, self.devices.quarantined(named.device, named.policy))
+            suffix_hashes.changed(directory)
+            raise Absent from None
+
+    async def get(self, request: BackendRequest) -> Response:
+        named, directory = self._named(request)
+        asked = request.headers
+        now = _timestamp(asked, needed=False)
+        whole = request.method == "GET"
+        opens_expired = _opens_expired(asked)
+        held = self.hot.get(directory)
+        if held is not None and (not whole or held.found.body is not None):
+            found, headers = held.found, Headers(held.headers)
+            if object_file.has_ended(found, now) and not opens_expired:
+                return _absent(asked, Absent(found.timestamp))
+        else:
+            try:
+                found, seen = await self.devices.threads.run(self._get, named, directory, now, opens_expired, whole)
+            except Absent as absent:
+                return _absent(asked, absent)
+            headers = _headers(found)
+            if found.file is None:
+                self.hot.put(directory, seen, found, Headers(headers))
+        plain = not (whole and "Range" in asked) and not any(name in asked for name in CONDITIONS)
+        if plain:
+            headers["Content-Length"] = str(found.length)
+            return Response(200, _part(found, 0, found.length) if whole else b"", headers)
+        return conditional.answer(
+            request.method,
+            asked,
+            headers,
+            found.length,
+            lambda start, end: Response(200, _part(found, start, end)),
+            etags=(_etag_at(asked, found.metadata),),
+            ranges=not _whole(asked, found.metadata),
+        )
+
+    def _get(
+        self, named: Named, directory: str, now: Timestamp, expired: bool, body: bool
+    ) -> tuple[Object, os.stat_result]:
+        """The object, and what its directory was like before it was read."""
+        try:
+            seen = os.stat(directory)
+        except FileNotFoundError:
+            raise Absent(unknown=True) from None
+        return self._read(named, directory, now=now, expired=expired, body=body), seen
+
+    async def put(self, request: BackendRequest) -> Response:
+        asked = request.headers
+        timestamp = _timestamp(asked)
+        delete_at = _delete_at(asked, timestamp)
+        if "Content-Type" not in asked:
+            return refuse(400, "No content type")
+        length = _length(asked)
+        named, directory = self._named(request)
+        body = _received(request.body)
+        pieces: list[bytes] = []
+        size = 0
+        if length is None or length <= SMALL:
+            async for piece in body:
+                pieces.append(piece)
+                size += len(piece)
+                if size > SMALL:
+                    break
+        if size > SMALL or (length or 0) > SMALL:
+            old, metadata = await self._put_large(request, named, directory, timestamp, pieces, body, length)
+        else:
+            if length is not None and size != length:
+                return refuse(499)
+            metadata = _new_metadata(request, timestamp)
+            if request.trailer is not None:
+                _add_trailer(metadata, request.trailer())
+            old = await self.devices.threads.run(
+                self._put_small, request, named, directory, timestamp, metadata, pieces
+            )
+        await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
+        return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
+
+    def _put_small(
+        self,
+        request: BackendRequest,
+        named: Named,
+        directory: str,
+        timestamp: Timestamp,
+        metadata: Metadata,
+        pieces: list[bytes],
+    ) -> Metadata:
+        """Write an object whose body is there already; its metadata of before."""
+        old, new = self._may_put(request, named, directory, timestamp)
+        data = b"".join(pieces)
+        _seal(request, metadata, md5(data, usedforsecurity=False).hexdigest(), len(data))
+        writer = Writer(self.devices.temporary(named.device, named.policy))
+        try:
+            writer.write([data, object_file.footer(metadata)])
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
+        finally:
+            writer.close()
+        return old
+
+    async def _put_large(
+        self,
+        request: BackendRequest,
+        named: Named,
+        directory: str,
+        timestamp: Timestamp,
+        pieces: list[bytes],
+        body: AsyncIterator[bytes],
+        length: int | None,
+    ) -> tuple[Metadata, Metadata]:
+        old, new = await self.devices.threads.run(self._may_put, request, named, directory, timestamp)
+        writer: Writer = await self.devices.threads.run(
+            Writer, self.devices.temporary(named.device, named.policy), length or 0
+        )
+        try:
+            size, etag = await self._stream(writer, pieces, body)
+            if length is not None and size != length:
+                raise Refusal(refuse(499))
+            metadata = _new_metadata(request, timestamp)
+            if request.trailer is not None:
+                _add_trailer(metadata, request.trailer())
+            _seal(request, metadata, etag, size)
+            await self.devices.threads.run(self._finish, writer, metadata, directory, timestamp, new)
+        finally:
+            await self.devices.threads.run(writer.close)
+        return old, metadata
+
+    def _finish(self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, new: bool) -> None:
+        writer.write([object_file.footer(metadata)])
+        self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
+
+    async def _stream(self, writer: Writer, pieces: list[bytes], body: AsyncIterator[bytes]) -> tuple[int, str]:
+        """Write a body as it comes; its length and MD5. While one block is hashed and written the next one comes in: no more
+        than two are held."""
+        digest = md5(usedforsecurity=False)
+        threads = self.devices.threads
+        going: asyncio.Future[Any] | None = None
+        size = sum(map(len, pieces))
+        try:
+            async for piece in body:
+                pieces.append(piece)
+                size += len(piece)
+                if size < BLOCK:
+                    continue
+                if going is not None:
+                    await going
+                going = asyncio.gather(
+                    threads.run(_hash, digest, pieces),
+                    threads.run(writer.write, pieces),
+                )
+                pieces, size = [], 0
+        finally:
+            if going is not None:
+                await going
+        await asyncio.gather(threads.run(_hash, digest, pieces), threads.run(writer.write, pieces))
+        return writer.size, digest.hexdigest()
+
+    def _may_put(
+        self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
+    ) -> tuple[Metadata, bool]:
+        """The metadata of the object that is replaced, if it may be; whether nothing was heard of it yet. Refusal, NoSpace."""
+        if self.devices.crowded(named.device, _length(request.headers) or 0):
+            raise NoSpace
+        metadata: Metadata = {}
+        new = False
+        try:
+            found = self._read(named, directory, now=timestamp)
+            metadata, last = found.metadata, found.data_timestamp
+        except Absent as absent:
+            last, new = absent.timestamp, absent.unknown
+        unwanted = conditional.tags(request.headers.get("If-None-Match"))
+        if metadata and ("*" in unwanted or metadata["ETag"] in unwanted):
+            raise Refusal(refuse(412))
+        if last >= timestamp:
+            raise Refusal(_conflict(last))
+        return metadata, new
+
+    def _place(self, writer: Writer, directory: str, name: str, timestamp: Timestamp, *, new: bool = False) -> None:
+        if not writer.commit(directory, name, new=new):
+            raise Refusal(_conflict(timestamp))
+        if not new:
+            object_file.clean(directory)
+        suffix_hashes.changed(directory)
+
+    async def _told_of_put(
+        self,
+        request: BackendRequest,
+        named: Named,
+        metadata: Metadata,
+        old: Metadata,
+        delete_at: int,
+        timestamp: Timestamp,
+    ) -> None:
+        asked = request.headers
+        old_delete_at = int(old.get("X-Delete-At") or 0)
+        if delete_at or old_delete_at:
+            await self.updates.schedule(named, asked, metadata, old_delete_at, delete_at, timestamp)
+        told = {
+            "X-Size": metadata["Content-Length"],
+            "X-Content-Type": metadata["Content-Type"],
+            "X-Timestamp": metadata["X-Timestamp"],
+            "X-Etag": metadata["ETag"],
+        }
+        trailer = request.trailer() if request.trailer is not None else Headers()
+        await self.updates.tell("PUT", named, asked, overridden(told, asked, trailer))
+
+    async def post(self, request: BackendRequest) -> Response:
+        asked = request.headers
+        timestamp = _timestamp(asked)
+        delete_at = _delete_at(asked, timestamp)
+        named, directory = self._named(request)
+        typed = timestamp if "Content-Type" in asked else ZERO
+        if typed and "Content-Type-Timestamp" in asked:
+            typed = _parsed(asked["Content-Type-Timestamp"])
+        try:
+            found, posted = await self.devices.threads.run(self._post, request, named, directory, timestamp, typed)
+        except Absent as absent:
+            return _absent(asked, absent)
+        old_delete_at = int(found.metadata.get("X-Delete-At") or 0)
+        if timestamp > found.timestamp and (delete_at or old_delete_at):
+            await self.updates.schedule(named, asked, found.data_metadata, old_delete_at, delete_at, timestamp)
+        kind = posted.get("Content-Type") or found.metadata["Content-Type"]
+        kind_at = posted.get("Content-Type-Timestamp") or found.content_type_timestamp.internal
+        shown = kind
+        _, mark, size = found.data_metadata["Content-Type"].partition(";swift_bytes=")
+        if mark and kind_at != found.data_timestamp.internal and mark not in shown:
+            shown += mark + size
+        told = {
+            "X-Size": found.metadata["Content-Length"],
+            "X-Content-Type": shown,
+            "X-Timestamp": found.data_timestamp.internal,
+            "X-Content-Type-Timestamp": kind_at,
+            "X-Meta-Timestamp": posted["X-Timestamp"],
+            "X-Etag": found.metadata["ETag"],
+        }
+        await self.updates.tell("PUT", named, asked, overridden(told, found.metadata))
+        headers = Headers({"X-Backend-Content-Type": kind, "X-Backend-Timestamp": timestamp.internal})
+        headers.extend((name, value) for name, value in found.metadata.items() if name.lower().startswith(SYSMETA))
+        return Response(202, b"", headers)
+
+    def _post(
+        self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp, typed: Timestamp
+    ) -> tuple[Object, Metadata]:
+        """Write what is said of an object now: the object as it was, and what was written."""
+        asked = request.headers
+        found = self._read(named, directory, now=timestamp, expired=_opens_expired(asked))
+        if found.timestamp >= timestamp and found.content_type_timestamp >= typed:
+            raise Refusal(_conflict(found.timestamp))
+        if timestamp > found.timestamp:
+            posted = {"X-Timestamp": timestamp.internal} | _kept(asked, USERS)
+        else:
+            timestamp = found.timestamp
+            posted = dict(found.posted or {"X-Timestamp": timestamp.internal})
+        written: Timestamp | None = None
+        if typed > found.content_type_timestamp:
+            written = typed
+            posted |= {"Content-Type": asked["Content-Type"], "Content-Type-Timestamp": typed.internal}
+        elif found.content_type_timestamp != found.data_timestamp:
+            written = found.content_type_timestamp
+            posted |= {
+                "Content-Type": found.metadata["Content-Type"],
+                "Content-Type-Timestamp": written.internal,
+            }
+        posted["name"] = f"/{named.account}/{named.container}/{named.object}"
+        writer = Writer(self.devices.temporary(named.device, named.policy))
+        try:
+            writer.write([object_file.encode(posted)])
+            self._place(writer, directory, object_file.meta_name(timestamp, written), timestamp)
+        finally:
+            writer.close()
+        return found, posted
+
+    async def delete(self, request: BackendRequest) -> Response:
+        asked = request.headers
+        timestamp = _timestamp(asked)
+        named, directory = self._named(request)
+        status, last, metadata = await self.devices.threads.run(self._delete, request, named, directory, timestamp)
+        if last < timestamp:
+            if old := int(metadata.get("X-Delete-At") or 0):
+                await self.updates.schedule(named, asked, metadata, old, 0, timestamp)
+            await self.updates.tell("DELETE", named, asked, {"X-Timestamp": timestamp.internal})
+        headers = {
+            "X-Backend-Timestamp": max(last, timestamp).internal,
+            "X-Backend-Content-Type": metadata.get("Content-Type", ""),
+        }
+        if status == 204:
+            return Response(204, b"", headers)
+        reply = refuse(status)
+        reply.headers.update(headers)
+        return reply
+
+    def _delete(
+        self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
+    ) -> tuple[int, Timestamp, Metadata]:
+        """Write a tombstone: the status, what was last said of the object, and its metadata."""
+        metadata: Metadata = {}
+        status = 404
+        try:
+            found = self._read(named, directory, now=timestamp)
+            last, metadata = found.data_timestamp, found.metadata
+            status = 204 if last < timestamp else 409
+        except Absent as absent:
+            last, metadata = absent.timestamp, absent.metadata
+        if (wanted := request.headers.get("X-If-Delete-At")) is not None:
+            if not wanted.isdigit():
+                raise Refusal(refuse(400, "Bad X-If-Delete-At header value"))
+            if last == ZERO:
+                raise Refusal(refuse(404))
+            if last >= timestamp:
+                raise Refusal(refuse(409))
+            if int(metadata.get("X-Delete-At") or 0) != int(wanted):
+                raise Refusal(refuse(412, "X-If-Delete-At and X-Delete-At do not match"))
+            status = 204
+        if last < timestamp:
+            writer = Writer(self.devices.temporary(named.device, named.policy))
+            try:
+                name = f"/{named.account}/{named.container}/{named.object}"
+                writer.write([object_file.encode({"X-Timestamp": timestamp.internal, "name": name})])
+                self._place(writer, directory, f"{timestamp.internal}.ts", timestamp)
+            finally:
+                writer.close()
+        return status, last, metadata
+
+
+CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+
+
+def _hashes(directory: str, brought: tuple[str, ...]) -> suffix_hashes.Hashes:
+    for suffix in brought:
+        suffix_hashes.sync(f"{directory}/{suffix}")
+    return suffix_hashes.hashes(directory, brought)
+
+
+def _hash(digest: Any, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        digest.update(piece)
+
+
+async def _received(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
+    """A body; a client that hangs up is a refusal, not a failure of the disk."""
+    if body is not None:
+        try:
+            async for piece in body:
+                yield piece
+        except (OSError, Invalid) as error:
+            raise Refusal(refuse(499)) from error
+
+
+def _timestamp(asked: Headers, *, needed: bool = True) -> Timestamp:
+    told = asked.get("X-Timestamp")
+    if told is None and not needed:
+        return Timestamp.now()
+    return _parsed(told)
+
+
+def _parsed(told: str | None) -> Timestamp:
+    try:
+        return Timestamp.parse(told or "")
+    except ValueError:
+        raise Refusal(refuse(400, f"Invalid X-Timestamp header: {told}")) from None
+
+
+def _delete_at(asked: Headers, timestamp: Timestamp) -> int:
+    told = asked.get("X-Delete-At")
+    if not told:
+        return 0
+    if not (told.isascii() and told.isdigit()):
+        raise Refusal(refuse(400, "Non-integer X-Delete-At"))
+    replicated = asked.get("X-Backend-Replication", "false").lower() not in FALSE
+    if int(told) < timestamp.seconds and not replicated:
+        raise Refusal(refuse(400, "X-Delete-At in past"))
+    return int(told)
+
+
+def _length(asked: Headers) -> int | None:
+    told = asked.get("Content-Length") or asked.get("X-Backend-Obj-Content-Length")
+    if told is None:
+        return None
+    if not (told.isascii() and told.isdigit()):
+        raise Refusal(refuse(400, "Bad Content-Length"))
+    return int(told)
+
+
+def _opens_expired(asked: Headers) -> bool:
+    return any(
+        asked.get(name, "false").lower() not in FALSE for name in ("X-Backend-Open-Expired", "X-Backend-Replication")
+    )
+
+
+def _kept(asked: Headers, prefixes: tuple[str, ...]) -> Metadata:
+    """The headers of a request that are kept with the object."""
+    more = asked.get("X-Backend-Replication-Headers", "").lower().split()
+    found = {}
+    for name, value in asked.items():
+        low = name.lower()
+        if low.startswith(prefixes) or low in KEPT or low in more:
+            found[name.title()] = value
+    return found
+
+
+def _new_metadata(request: BackendRequest, timestamp: Timestamp) -> Metadata:
+    metadata = _kept(request.headers, OURS)
+    metadata["X-Timestamp"] = timestamp.internal
+    metadata["Content-Type"] = request.headers["Content-Type"]
+    metadata["name"] = f"/{request.account}/{request.container}/{request.object}"
+    return metadata
+
+
+def _add_trailer(metadata: Metadata, trailer: Headers) -> None:
+    for name, value in trailer.items():
+        if name.lower().startswith(OURS):
+            metadata[name.title()] = value
+
+
+def _seal(request: BackendRequest, metadata: Metadata, etag: str, length: int) -> None:
+    """Hold the data against the ETag that was told. Refusal (422)."""
+    told = request.trailer() if request.trailer is not None else Headers()
+    expected = (told.get("Etag") or request.headers.get("Etag") or "").strip().strip('"').lower()
+    if expected and expected != etag:
+        raise Refusal(refuse(422))
+    metadata["ETag"] = etag
+    metadata["Content-Length"] = str(length)
+
+
+def _conflict(last: Timestamp) -> Response:
+    return refuse(409, X_Backend_Timestamp=last.internal)
+
+
+def _absent(asked: Headers, absent: Absent) -> Response:
+    status = conditional.condition(asked, (), None, 404) or 404
+    headers = {"X_Backend_Timestamp": absent.timestamp.internal} if absent.timestamp != ZERO else {}
+    return refuse(status, **headers)
+
+
+def _headers(found: Object) -> Headers:
+    metadata = found.metadata
+    headers = Headers({"Content-Type": metadata.get("Content-Type", "application/octet-stream")})
+    for name, value in metadata.items():
+        low = name.lower()
+        if low.startswith(OURS) or low in KEPT:
+            headers[name] = value
+    timestamp = found.timestamp
+    headers["Etag"] = f'"{metadata["ETag"]}"'
+    headers["Last-Modified"] = conditional.http_date(timestamp.ceil)
+    headers["X-Timestamp"] = timestamp.normal
+    headers["X-Backend-Timestamp"] = timestamp.internal
+    headers["X-Backend-Data-Timestamp"] = headers["X-Backend-Durable-Timestamp"] = found.data_timestamp.internal
+    return headers
+
+
+def _part(found: Object, start: int, end: int) -> Any:
+    if found.body is not None:
+        return found.body[start:end]
+    assert found.file is not None
+    return File(found.path, start, end - start, found.file)
+
+
+def _etag_at(asked: Headers, metadata: Metadata) -> str:
+    """The ETag that conditions are held against: the one that a layer has kept under another name, else the object's."""
+    if told := asked.get("X-Backend-Etag-Is-At"):
+        known = {name.lower(): value for name, value in metadata.items()}
+        for name in told.lower().split(","):
+            if found := known.get(name.strip()):
+                return found
+    return metadata["ETag"]
+
+
+def _whole(asked: Headers, metadata: Metadata) -> bool:
+    """Whether a layer wants an object with such metadata whole, whatever range was asked for."""
+    told = asked.get("X-Backend-Ignore-Range-If-Metadata-Present")
+    if not told:
+        return False
+    names = {name.strip().lower() for name in told.split(",")}
+    return any(name.lower() in names for name in metadata)
