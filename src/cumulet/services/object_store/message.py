@@ -25,7 +25,7 @@ PIECE = 1 << 16
 
 
 class Response(HttpResponse):
-    """A reply; its headers ignore case. `body` is bytes, an async iterator of bytes, or a part of a file."""
+    """A reply; its headers ignore case. `body` is bytes, a part of a file, or an async iterator of both."""
 
     headers: Headers
 
@@ -163,7 +163,11 @@ async def chunks(response: Response) -> AsyncGenerator[bytes]:
             yield piece
     else:
         async for piece in body:
-            yield piece
+            if isinstance(piece, File):
+                async for part in chunks(Response(200, piece)):
+                    yield part
+            else:
+                yield piece
 
 
 async def drain(response: Response) -> bytes:

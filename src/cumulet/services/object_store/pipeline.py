@@ -74,7 +74,7 @@ lookup, domain remap, ETag quotes, listing formats, container sync, bulk, tempur
 identity (keystoneauth), static web, copy, container quotas, account quotas, SLO, DLO, versions, symlinks, encryption, the
 core. Some are functions, which leave a layer out that no setting asks for."""
 
-INNER: Sequence[LayerType] = (encryption,)
+INNER: Sequence[LayerType] = (Symlinks, encryption)
 """The layers that know how an object is kept, for what the program does with objects by itself."""
 
 

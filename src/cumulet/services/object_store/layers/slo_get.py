@@ -13,7 +13,7 @@ from hashlib import md5
 from cumulet.api.http import Query
 from cumulet.services.object_store import conditional
 from cumulet.services.object_store.layers import slo_manifest
-from cumulet.services.object_store.layers.segments import Broken, Segment, started, stream
+from cumulet.services.object_store.layers.segments import Broken, Data, Segment, started, stream
 from cumulet.services.object_store.layers.slo_manifest import Part
 from cumulet.services.object_store.layers.slo_put import SLO_ETAG, SLO_SIZE
 from cumulet.services.object_store.message import (
@@ -43,7 +43,7 @@ class Reading:
     request: Request
     kept: dict[tuple[str, str], list[Part]] = field(default_factory=dict)
 
-    def data(self, parts: Sequence[Part], first: int, end: int) -> AsyncIterator[bytes]:
+    def data(self, parts: Sequence[Part], first: int, end: int) -> AsyncIterator[Data]:
         """Bytes from `first` up to but without `end`."""
         return stream(self.app, self.request, self._segments(parts, first, end, 1), "slo", end - first)
 

@@ -25,11 +25,10 @@ from cumulet.services.object_store.message import (
     stream,
 )
 from cumulet.services.object_store.names import Timestamp
+from cumulet.services.object_store.proxy.limits import OWN_TYPE
 from cumulet.services.object_store.values import is_true, unquoted
 
 SLO_ETAG, SLO_SIZE = "X-Object-Sysmeta-Slo-Etag", "X-Object-Sysmeta-Slo-Size"
-CONTENT_TYPE_OVERRIDDEN = "X-Backend-Content-Type-Overridden"
-"""Says that the parameters of a Content-Type that begin with swift_ are the program's own."""
 AT_ONCE = 16
 """Segments that are looked at at the same time."""
 
@@ -116,7 +115,7 @@ def _as_manifest(request: Request, data: bytes, etag: str, total: int) -> Reques
         {
             "Content-Length": str(len(data)),
             "Content-Type": f"{kind};swift_bytes={total}",
-            CONTENT_TYPE_OVERRIDDEN: "true",
+            OWN_TYPE: "true",
             "Etag": hash,
             "X-Static-Large-Object": "True",
             SLO_ETAG: etag,

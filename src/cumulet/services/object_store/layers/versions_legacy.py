@@ -13,7 +13,6 @@ import msgspec
 
 from cumulet.api.http import Query
 from cumulet.services.object_store import conditional
-from cumulet.services.object_store.layers.slo_put import CONTENT_TYPE_OVERRIDDEN
 from cumulet.services.object_store.layers.within import carry, fetch, may_write
 from cumulet.services.object_store.message import (
     Handler,
@@ -28,6 +27,7 @@ from cumulet.services.object_store.message import (
 )
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
+from cumulet.services.object_store.proxy.limits import OWN_TYPE
 from cumulet.services.object_store.values import container_name
 
 DELETE_MARKER = "application/x-deleted;swift_versions_deleted=1"
@@ -91,7 +91,7 @@ class LegacyVersions:
     async def _mark(self, request: Request, archive: str) -> Response:
         """DELETE that is noted beside the versions."""
         await self._archive(request, archive)
-        headers = Headers({"Content-Type": DELETE_MARKER, CONTENT_TYPE_OVERRIDDEN: "true", "Content-Length": "0"})
+        headers = Headers({"Content-Type": DELETE_MARKER, OWN_TYPE: "true", "Content-Length": "0"})
         sub = request.sub(
             "PUT",
             source="versions",

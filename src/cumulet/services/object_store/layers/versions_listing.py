@@ -95,7 +95,7 @@ async def _all_versions(app: Handler, request: Request, rows: list[Row], hidden:
     query = request.query
     asked = _asked(query)
     current, plain, subdirs = _sorted_out(rows)
-    latest = {row["name"] for row in plain}
+    latest = {row["name"] for row in plain} | {_linked(path)[0] for path in current}
     found = await _hidden_rows(app, request, hidden, asked)
     listed: list[Row] = []
     for row in found:
@@ -111,11 +111,9 @@ async def _all_versions(app: Handler, request: Request, rows: list[Row], hidden:
             del current[path]
         elif row["content_type"] == DELETE_MARKER and name not in latest:
             is_latest = True
-        if is_latest:
             latest.add(name)
         listed.append({**row, "name": name, "version_id": version, "is_latest": is_latest})
-    broken = _broken(current, latest)
-    everything = [*plain, *listed, *({"subdir": subdir} for subdir in subdirs), *broken]
+    everything = [*plain, *listed, *({"subdir": subdir} for subdir in subdirs), *_broken(current)]
     return _cut(everything, is_true(query.get("reverse")), _limit(query))
 
 
@@ -134,16 +132,19 @@ def _sorted_out(rows: Iterable[Row]) -> tuple[dict[str, Row], list[Row], set[str
     return current, plain, subdirs
 
 
-def _broken(current: dict[str, Row], latest: set[str]) -> list[Row]:
+def _linked(path: str) -> tuple[str, str | None]:
+    """The object and the version that a link's target is."""
+    return names.parse(parts_of(path)[3])
+
+
+def _broken(current: dict[str, Row]) -> list[Row]:
     """Links whose version is not on this page of the hidden container, or not there at all."""
     found: list[Row] = []
     for path, row in current.items():
-        name, version = names.parse(parts_of(path)[3])
-        if version is None:
-            continue
-        kept = {key: row[key] for key in ("content_type", "bytes", "hash", "last_modified")}
-        found.append({"name": name, "is_latest": name not in latest, "version_id": version, **kept})
-        latest.add(name)
+        name, version = _linked(path)
+        if version is not None:
+            kept = {key: row[key] for key in ("content_type", "bytes", "hash", "last_modified")}
+            found.append({"name": name, "is_latest": True, "version_id": version, **kept})
     return found
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from cumulet.api.http import Query
 from cumulet.services.object_store import conditional
 from cumulet.services.object_store.layers import versions_names as names
-from cumulet.services.object_store.layers.slo_put import CONTENT_TYPE_OVERRIDDEN, SLO_ETAG, SLO_SIZE
+from cumulet.services.object_store.layers.slo_put import SLO_ETAG, SLO_SIZE
 from cumulet.services.object_store.layers.symlink import (
     EXTENDS_LOOP,
     MAY_BE_RESERVED,
@@ -37,6 +37,7 @@ from cumulet.services.object_store.message import (
 )
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
+from cumulet.services.object_store.proxy.limits import OWN_TYPE
 from cumulet.services.object_store.values import is_true, parameters, queried, reserved, timestamp
 
 NOT_OF_LINKS = (
@@ -48,7 +49,7 @@ NOT_OF_LINKS = (
     "Transfer-Encoding",
     SLO_ETAG,
     SLO_SIZE,
-    CONTENT_TYPE_OVERRIDDEN,
+    OWN_TYPE,
 )
 EXPIRES = frozenset({"x-delete-at", "x-delete-after"})
 GONE = "The versions container does not exist. You may want to re-enable object versioning."
@@ -146,7 +147,7 @@ class VersionedObject:
         headers = Headers(
             {
                 "Content-Type": DELETE_MARKER,
-                CONTENT_TYPE_OVERRIDDEN: "true",
+                OWN_TYPE: "true",
                 "Content-Length": "0",
                 "X-Backend-Allow-Reserved-Names": "true",
                 "X-Timestamp": at.internal,

@@ -8,7 +8,7 @@ from typing import Any
 
 from cumulet.api.http import Query, encode_json
 from cumulet.services.object_store.layers.copy import MAX_SIZE
-from cumulet.services.object_store.layers.slo_put import CONTENT_TYPE_OVERRIDDEN, SLO_SIZE
+from cumulet.services.object_store.layers.slo_put import SLO_SIZE
 from cumulet.services.object_store.message import (
     Handler,
     Headers,
@@ -24,6 +24,7 @@ from cumulet.services.object_store.message import (
 )
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
+from cumulet.services.object_store.proxy.limits import OWN_TYPE
 from cumulet.services.object_store.storage import expiring
 from cumulet.services.object_store.values import is_true, timestamp
 
@@ -89,7 +90,7 @@ async def carry(app: Handler, request: Request, source: str, container: str, obj
     headers["X-Backend-Allow-Reserved-Names"] = "true"
     if size := headers.get(SLO_SIZE):
         headers["Content-Type"] = f"{headers['Content-Type']}; swift_bytes={size}"
-        headers[CONTENT_TYPE_OVERRIDDEN] = "true"
+        headers[OWN_TYPE] = "true"
     sub = request.sub(
         "PUT", source=source, trusted=True, container=container, object=object, headers=headers, body=chunks(found)
     )
@@ -141,7 +142,7 @@ async def delete_later(app: Handler, service: Any, request: Request, container: 
 
 def _entry(at: Timestamp, account: str, container: str, object: str) -> dict[str, Any]:
     return {
-        "name": expiring.entry(int(at.seconds), account, container, object),
+        "name": expiring.entry_of_delete(at, account, container, object),
         "deleted": 0,
         "created_at": at.internal,
         "etag": EMPTY_MD5,

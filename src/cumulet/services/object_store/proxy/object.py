@@ -65,6 +65,7 @@ async def update(core: "Core", request: Request, refusal: Response | None) -> Re
     if isinstance(found, Response):
         return found
     wrong = limits.check_metadata(request, "object") or limits.check_delete_at(request)
+    wrong = wrong or limits.check_type(request)
     if wrong is not None:
         return wrong
     copies = headers_for(core, request, found)
