@@ -221,7 +221,7 @@ async def test_over_http(tmp_path: Path) -> None:
         made: dict[Kind, StorageServer] = {"container": node.catalogue.containers, "account": node.catalogue.accounts}
         for kind in made:
             server, sock = Server(), bind("127.0.0.1", 0)
-            await server.listen(StorageFace(kind, made).answer, sock)
+            await server.listen(StorageFace(kind, made, None).answer, sock)  # type: ignore[arg-type]
             servers.append(server)
             ports[name, kind] = sock.getsockname()[1]
     for node in members.values():
