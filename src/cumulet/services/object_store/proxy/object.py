@@ -32,6 +32,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
         return found
     asked = core.backend("object", request, found.partition, all_of(request), query=request.query)
     asked.headers["X-Backend-Storage-Policy-Index"] = str(found.policy)
+    _open_expired(core, request, asked.headers)
     response = await core.backends.read(found.ring, asked, newest=is_true(request.headers.get("X-Newest")))
     headers = response.headers
     if (etag := headers.get("Etag")) is not None and '"' in etag:
@@ -70,6 +71,8 @@ async def update(core: "Core", request: Request, refusal: Response | None) -> Re
     if wrong is not None:
         return wrong
     copies = headers_for(core, request, found)
+    for copy in copies:
+        _open_expired(core, request, copy)
     requests = [core.backend("object", request, found.partition, copy) for copy in copies]
     return await core.backends.write(found.ring, requests, handoffs_for=404)
 
@@ -117,6 +120,11 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
     for position, copy in enumerate(copies):
         copy["X-Backend-Clean-Expiring-Object-Queue"] = "t" if position < CLEANERS else "f"
     return copies
+
+
+def _open_expired(core: "Core", request: Request, headers: Headers) -> None:
+    if core.settings.object_open_expired and is_true(request.headers.get("X-Open-Expired")):
+        headers["X-Backend-Open-Expired"] = "true"
 
 
 def _plain_type(told: str) -> str:
