@@ -6,14 +6,18 @@ Reference: https://docs.openstack.org/swift/latest/overview_architecture.html
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cumulet.services.object_store.message import Headers, Response, chunks, close, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest, Device, Nodes, Ring
+
+log = logging.getLogger("cumulet.object_store")
 
 ERRORS, SUPPRESSED = 10, 60.0
 """So many errors within so many seconds, and a node is left alone for that long."""
@@ -113,24 +117,28 @@ class Backends:
         if request.method == "GET" and request.kind == "object" and hasattr(response.body, "__aiter__"):
             length = response.headers.get("Content-Length", "")
             if response.status == 200 and length.isdigit() and response.headers.get("Etag"):
-                response.body = self._resumed(ring, request, response, device, int(length))
+                etag = response.headers["Etag"].strip('"')
+                response.body = self._resumed(ring, request, response.body, device, etag, int(length))
         return response
 
     async def _resumed(
-        self, ring: Ring, request: BackendRequest, response: Response, device: Device, length: int
+        self, ring: Ring, request: BackendRequest, body: Any, device: Device, etag: str, length: int
     ) -> AsyncIterator[bytes]:
-        sent, etag, body = 0, response.headers["Etag"].strip('"'), response.body
-        tried = {device}
-        while True:
-            try:
-                async for piece in body:
-                    sent += len(piece)
-                    yield piece
-                if sent >= length:
-                    return
-            except (OSError, EOFError, asyncio.IncompleteReadError):
-                pass
-            body = await self._rest(ring, request, tried, etag, sent, length)
+        sent, tried = 0, {device}
+        try:
+            while True:
+                try:
+                    async for piece in body:
+                        sent += len(piece)
+                        yield piece
+                    if sent >= length:
+                        return
+                except (OSError, EOFError) as error:
+                    log.warning("%s broke off after %d of %d bytes: %s", device.name, sent, length, error)
+                body = await self._rest(ring, request, tried, etag, sent, length)
+        finally:
+            if hasattr(body, "aclose"):
+                await body.aclose()
 
     async def _rest(
         self, ring: Ring, request: BackendRequest, tried: set[Device], etag: str, start: int, length: int

@@ -40,7 +40,7 @@ class Core:
             "strict_cors_mode": True,
             "allow_account_management": True,
             "account_autocreate": True,
-            "allow_open_expired": False,
+            "allow_open_expired": self.settings.object_open_expired,
             "valid_api_versions": list(limits.VERSIONS),
             "auto_create_account_prefix": ".",
         }
@@ -58,6 +58,8 @@ class Core:
         if request.method == "OPTIONS":
             return await preflight(self, request, methods)
         serve = methods.get(request.method)
+        if request.method == "UPDATE" and kind == "container" and request.source and request.authorize is None:
+            serve = container.merge
         if serve is None:
             return refuse(405, Allow=", ".join([*methods, "OPTIONS"]))
         refusal = None

@@ -31,11 +31,12 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
         return found
     asked = core.backend("object", request, found.partition, all_of(request), query=request.query)
     asked.headers["X-Backend-Storage-Policy-Index"] = str(found.policy)
+    _open_expired(core, request, asked.headers)
     response = await core.backends.read(found.ring, asked, newest=said_yes(request.headers.get("X-Newest")))
     headers = response.headers
     if (etag := headers.get("Etag")) is not None and '"' in etag:
         headers["Etag"] = etag.replace('"', "")
-    if "swift_" in headers.get("Content-Type", ""):
+    if "swift_bytes=" in headers.get("Content-Type", ""):
         headers["Content-Type"] = _plain_type(headers["Content-Type"])
     if response.ok or response.status in (304, 416):
         headers["Accept-Ranges"] = "bytes"
@@ -65,9 +66,12 @@ async def update(core: "Core", request: Request, refusal: Response | None) -> Re
     if isinstance(found, Response):
         return found
     wrong = limits.check_metadata(request, "object") or limits.check_delete_at(request)
+    wrong = wrong or limits.check_type(request)
     if wrong is not None:
         return wrong
     copies = headers_for(core, request, found)
+    for copy in copies:
+        _open_expired(core, request, copy)
     requests = [core.backend("object", request, found.partition, copy) for copy in copies]
     return await core.backends.write(found.ring, requests, handoffs_for=404)
 
@@ -117,7 +121,12 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
     return copies
 
 
+def _open_expired(core: "Core", request: Request, headers: Headers) -> None:
+    if core.settings.object_open_expired and said_yes(request.headers.get("X-Open-Expired")):
+        headers["X-Backend-Open-Expired"] = "true"
+
+
 def _plain_type(told: str) -> str:
-    """A content type without what the program notes in it."""
+    """A content type without the size of a large object, which the program notes in it for listings."""
     first, *parameters = told.split(";")
-    return ";".join([first, *(each for each in parameters if not each.strip().startswith("swift_"))])
+    return ";".join([first, *(each for each in parameters if not each.strip().startswith("swift_bytes="))])
