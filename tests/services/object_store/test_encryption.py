@@ -180,6 +180,16 @@ async def test_without_its_root_secret_nothing_can_be_read(store: Store) -> None
     assert await store.get("c/o") == SECRET
 
 
+async def test_a_host_of_several_makes_no_secret_of_its_own(tmp_path: Path) -> None:
+    async with object_store(tmp_path) as store:
+        rings = store.runtime.cluster.directory
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SettingsError, match="cumulet keys rotate --objects"):
+        async with object_store(tmp_path / "other", object_rings=rings, object_encryption=True):
+            pass
+    assert not (rings / FILE).exists()
+
+
 def test_keys_are_swifts(tmp_path: Path) -> None:
     """HMAC-SHA256 of the path with the root secret, as swift's keymaster makes them."""
     path = tmp_path / FILE
