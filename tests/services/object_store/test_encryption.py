@@ -6,7 +6,9 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cumulet.cli import cumulet
 from cumulet.config import SettingsError
 from cumulet.services.object_store.encryption import keymaster
 from cumulet.services.object_store.encryption.cipher import CryptoError, CryptoMeta
@@ -227,3 +229,20 @@ def test_files_of_root_secrets_that_are_wrong(tmp_path: Path, text: str) -> None
 def test_crypto_meta_that_is_none(text: str) -> None:
     with pytest.raises(CryptoError):
         CryptoMeta.load(text)
+
+
+def test_root_secrets_are_made_and_rotated_from_the_command_line(tmp_path: Path) -> None:
+    command = ["keys", "rotate", "--data", str(tmp_path), "--objects"]
+    told = CliRunner().invoke(cumulet, command)
+    assert told.exit_code == 1
+    assert "--object-rings" in told.output
+    path = tmp_path / "object-store" / "rings" / FILE
+    path.parent.mkdir(parents=True)
+    for number in ("1", "2"):
+        told = CliRunner().invoke(cumulet, command)
+        assert told.exit_code == 0, told.output
+        assert path.stat().st_mode & 0o777 == 0o600
+        master = Keymaster(path)
+        master.load()
+        assert master.keys("a", "c").id["secret_id"] == number
+    assert len(master.all_keys("a", "c", "o")) == 2
