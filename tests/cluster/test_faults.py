@@ -21,7 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectCluster]
 
 @pytest.fixture
 def load(cluster: ObjectCluster, request: pytest.FixtureRequest) -> Iterator[Load]:
-    made = Load(cluster, seed=abs(hash(request.node.name)) % 1000)
+    made = Load(cluster, seed=request.node.name)
     made.start()
     made.go_on(30)
     yield made
@@ -34,6 +34,7 @@ def settle(load: Load) -> None:
     load.check(settled=False)
     wait_until("copies in their places", load.missing_copies)
     wait_until("listings", load.unlisted)
+    wait_until("copies of listings", load.unequal_listings)
     load.check()
     assert not load.failures, load.failures[:5]
 
