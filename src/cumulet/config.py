@@ -200,11 +200,15 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     image_stores: Annotated[
         str,
         _says(
-            "The stores of images' data, separated by commas: names, each of a directory, which may follow after `=`. The "
-            "first takes data for which no store is named.",
+            "The stores of images' data, separated by commas: names, each of a directory, which may follow after `=`, or of "
+            "object storage (`=object-store`). The first takes data for which no store is named.",
             "`file`, the directory `image` in the data directory",
         ),
     ] = "file"
+    image_segment_size: Annotated[
+        int,
+        _says("The largest piece in which images are kept in object storage, in MiB.", ge=1, le=5120),
+    ] = 1024
     image_staging: Annotated[
         Path | None,
         _says("The directory where data waits to be imported.", "`image-staging` in the data directory"),
@@ -225,9 +229,7 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     ] = None
     image_cache: Annotated[
         int,
-        _says(
-            "How much room copies of images that lie at web servers may take on this host, in GiB; 0: no cache.", ge=0
-        ),
+        _says("How much room copies of images that lie elsewhere may take on this host, in GiB; 0: no cache.", ge=0),
     ] = 0
     image_import_methods: Annotated[
         str,

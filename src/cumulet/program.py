@@ -90,7 +90,10 @@ class Program:
         self.dataplane = _dataplane(self.settings, plan, self.secrets.cloud)
         self.hypervisor = _hypervisor(self.settings, plan, self.dataplane)
         self.identity = IdentityRuntime(self.kernel)
-        self.image = ImageRuntime(self.kernel, self.identity, frozenset(self.policies["image"].texts))
+        self.object_store = ObjectStoreRuntime(self.kernel, self.identity)
+        self.image = ImageRuntime(
+            self.kernel, self.identity, frozenset(self.policies["image"].texts), self.object_store
+        )
         self.placement = PlacementRuntime(self.kernel)
         self.network = NetworkRuntime(self.kernel, self.dataplane, self.server)
         self.compute = ComputeRuntime(
@@ -101,7 +104,6 @@ class Program:
             placement=self.placement,
             console_url=_url(settings, "novnc"),
         )
-        self.object_store = ObjectStoreRuntime(self.kernel, self.identity)
         self.network.metadata = self.compute.answer_metadata
         self.accounts: Accounts | None = None
         self._began = AsyncExitStack()
@@ -121,7 +123,7 @@ class Program:
             began.push_async_callback(self.tasks.stop)
             self.accounts = await self.identity.ensure_bootstrap(self._bootstrap())
             self._write_credentials()
-            for service in (self.identity, self.image, self.placement, self.network, self.compute, self.object_store):
+            for service in (self.identity, self.object_store, self.image, self.placement, self.network, self.compute):
                 began.push_async_callback(service.stop)
                 await service.start()
             await self._first_start(self.accounts)

@@ -3,6 +3,7 @@ file without an owner, and what was promised is there."""
 
 import hashlib
 import itertools
+import json
 import os
 import random
 import sqlite3
@@ -21,6 +22,7 @@ from tests.cloud import ProcessCloud
 ROUNDS = 6
 DATA = os.urandom(6_000_000)
 PIECE = 200_000
+SEGMENT = 1 << 20
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -56,7 +58,8 @@ def web() -> Iterator[str]:
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
     cloud = ProcessCloud(
-        tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", "--image-stores", "file,second",
+        tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", "--image-stores", "file,second,object-store",
+        "--image-segment-size", "1",
         "--image-download-private", "127.0.0.0/8", "--image-download-ports", "*", "--image-conversion", "qcow2",
     )  # fmt: skip
     cloud.start()
@@ -133,6 +136,17 @@ def files(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
 
 
+def objects(cloud: ProcessCloud, container: str) -> set[str]:
+    """The names in a container of the image service's own."""
+    found = set()
+    for path in (cloud.data / "object-store/devices").rglob("containers/*/*/*/*.db"):
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
+            told = json.loads(database.execute("SELECT data FROM info").fetchone()[0])
+            if (told["account"], told["container"]) == (".image", container):
+                found |= {name for (name,) in database.execute("SELECT name FROM object WHERE deleted = 0")}
+    return found
+
+
 def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
     """No image is on its way, and every file is one that an image owns up to."""
     assert {image["status"] for image in images} <= {"queued", "active", "uploading"}
@@ -142,6 +156,10 @@ def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
     for store, directory in (("file", "image"), ("second", "image-second")):
         owners = {image["id"] for image in images if store in image.get("stores", "").split(",")}
         assert files(cloud.data / directory) == owners, store
+    owners = {image["id"]: image["size"] for image in images if "object-store" in image.get("stores", "").split(",")}
+    kept, segments = objects(cloud, "images-object-store"), objects(cloud, "images-object-store+segments")
+    assert kept == set(owners) and files(cloud.data / "image-object-store") == set()
+    assert len(segments) == sum(-(-size // SEGMENT) for size in owners.values() if size > SEGMENT)
     waiting = {image["id"] for image in images if image["status"] == "uploading"}
     deadline = time.monotonic() + 10
     while files(cloud.data / "image-staging") != waiting and time.monotonic() < deadline:

@@ -23,8 +23,8 @@ ABSENT: dict[str, list[tuple[str, str, str]]] = {
     ],
     "image": [
         (
-            "Stores other than directories and web servers",
-            "images in object storage, RBD, S3 and others are not there yet",
+            "Stores other than directories, this cloud's object storage and web servers",
+            "images in RBD, S3, Cinder volumes, vSphere and the object storage of other clouds are not there yet",
             "",
         ),
         ("Certificates of signed images from a key manager", "not there yet; they come from a directory", ""),

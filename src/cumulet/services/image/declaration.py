@@ -49,7 +49,7 @@ SERVICE = Service(
         *metadef_tag.endpoints,
         *metadef_resource_type.endpoints,
     ],
-    needs=("identity",),
+    needs=("identity", "object-store"),
     rules={
         **rules.PARTS,
         **cache.RULES,

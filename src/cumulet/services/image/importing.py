@@ -372,6 +372,7 @@ class Imports:
         """Remove the files of an image that was deleted while it was imported."""
         for store in self.runtime.stores.own.values():
             await store.remove(operation.resource_id)
+        await self.runtime.local.drop(operation.resource_id)
         await self.clear(operation.resource_id)
 
     async def _say(self, order: Order, message: str) -> None:

@@ -32,8 +32,8 @@ class Images(Protocol):
         ...
 
     async def path(self, image_id: str) -> Path:
-        """The local file that holds an active image's data; it never changes while it exists. NotFound, or Conflict
-        (the image is not active)."""
+        """The local file that holds an active image's data; it never changes while it exists. Of data that is in no file
+        a copy is made, which is there for an hour at least. NotFound, Conflict (the image is not active), Unavailable."""
         ...
 
     async def ensure_image(

@@ -27,6 +27,7 @@ from cumulet.services.image.importing import LOCK, METHODS, REMOVE, Imports
 from cumulet.services.image.inspect import Refused, check
 from cumulet.services.image.intake import Received, read_file, receive
 from cumulet.services.image.interface import ImageInfo
+from cumulet.services.image.local import LocalCopies
 from cumulet.services.image.location import Locator
 from cumulet.services.image.metadef_catalogue import load_metadefs
 from cumulet.services.image.patch import RESERVED_PREFIX
@@ -36,6 +37,7 @@ from cumulet.services.image.search import save_labels
 from cumulet.services.image.signature import Rejected, Signature, told, verify
 from cumulet.services.image.stores import Stores
 from cumulet.services.image.task import ImportInput, Task, fail
+from cumulet.services.object_store.interface import ObjectStorage
 
 log = logging.getLogger("cumulet.image")
 
@@ -48,9 +50,14 @@ class ImageRuntime:
     """Implements `interface.Images`."""
 
     def __init__(
-        self, kernel: Kernel, identity: Identity | None = None, rules: frozenset[str] = frozenset(RULES)
+        self,
+        kernel: Kernel,
+        identity: Identity | None = None,
+        rules: frozenset[str] = frozenset(RULES),
+        objects: ObjectStorage | None = None,
     ) -> None:
-        """Without `identity` nothing is limited. `rules` are those that policy has: property protections may name them."""
+        """Without `identity` nothing is limited; without `objects` no store is in object storage. `rules` are those that
+        policy has: property protections may name them."""
         self.kernel = kernel
         self.identity = identity
         self.rules = rules
@@ -62,7 +69,8 @@ class ImageRuntime:
         self.most, self.most_virtual = settings.image_size_limit << 30, settings.image_virtual_size_limit << 30
         self.methods = _methods(settings.image_import_methods)
         self.injected = _injected(settings.image_inject)
-        self.stores = Stores(settings.image_stores, settings.data, self.web, with_web=settings.image_web)
+        self.stores = Stores(settings, self.web, objects)
+        self.local = LocalCopies(settings.data.absolute() / "image-local")
         self.imports = Imports(self)
         self.cache = Cache(self, settings.image_cache << 30)
 
@@ -78,6 +86,8 @@ class ImageRuntime:
         kept, waiting = await self.kernel.db.run(self._recover)
         for name, store in self.stores.own.items():
             await store.start(kept.get(name, frozenset()))
+        await self.local.start(frozenset[str]().union(*kept.values()))
+        self.kernel.tasks.every("local copies of images", 600, self.local.prune)
         await self.imports.start(waiting)
         await self.cache.start()
         if settings.image_metadefs is not None:
@@ -147,6 +157,7 @@ class ImageRuntime:
         """Remove an image's data from every store. What is on its way yet goes when it arrives."""
         for store in self.stores.own.values():
             await store.remove(image_id)
+        await self.local.drop(image_id)
         await self.imports.drop(image_id)
 
     async def show(self, caller: Caller, image_id: str) -> ImageInfo:
@@ -159,6 +170,9 @@ class ImageRuntime:
         for held in self.stores.holding(image):
             if (file := held.file) is not None:
                 return file
+        for held in self.stores.holding(image):
+            if held.own:
+                return await self.local.get(image.id, held.store.chunks(held.url), image.size or 0)
         raise Conflict(f"The data of image {image_id} lies outside this cloud; nothing can boot from it.")
 
     async def ensure_image(

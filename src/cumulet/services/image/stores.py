@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from cumulet.config import SettingsError
+from cumulet.config import Settings, SettingsError
 from cumulet.core.errors import Conflict
 from cumulet.services.image.drivers import Store
 from cumulet.services.image.drivers.file import FileStore
 from cumulet.services.image.drivers.http import HttpStore
+from cumulet.services.image.drivers.object_store import ObjectStore
 from cumulet.services.image.place import Location, Places
+from cumulet.services.object_store.interface import ObjectStorage
 
 if TYPE_CHECKING:
     from cumulet.services.image.image import Image
@@ -21,6 +23,8 @@ FIRST = "file"
 """The store that lies in the data directory's `image`; data of images that name no store is there."""
 OWN = "store:"
 """How the places of data in stores of this cloud are kept: `store:NAME`."""
+OBJECTS = "object-store"
+"""What stands for this cloud's object storage where a directory would: `NAME=object-store`. A store of this name is one."""
 WEB = "web"
 """The store of what lies at web servers."""
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -46,21 +50,20 @@ class Held(Struct, frozen=True):
 class Stores:
     """All stores, by name. `default` takes data for which no store was named."""
 
-    def __init__(self, setting: str, data: Path, web: Places, *, with_web: bool) -> None:
-        """`setting` is a list as in `image_stores`. SettingsError where it makes no sense."""
+    def __init__(self, settings: Settings, web: Places, objects: ObjectStorage | None) -> None:
+        """SettingsError where `image_stores` makes no sense. `objects` is object storage, where there is any."""
         self.own: dict[str, Store] = {}
-        for part in setting.split(","):
+        for part in settings.image_stores.split(","):
             name, _, directory = part.strip().partition("=")
             if not NAME.match(name) or name in self.own or name == WEB:
                 raise SettingsError(
                     f"`image_stores` names {name!r}: a store has a name of its own, of letters, digits, `_`, `.` and `-`, "
                     f"other than {WEB!r}"
                 )
-            usual = data / ("image" if name == FIRST else f"image-{name}")
-            self.own[name] = FileStore(name, Path(directory).expanduser() if directory else usual)
+            self.own[name] = _store(settings, objects, name, directory)
         self.default = next(iter(self.own.values()))
         self.web = HttpStore(WEB, web)
-        self.all: Mapping[str, Store] = {**self.own, WEB: self.web} if with_web else self.own
+        self.all: Mapping[str, Store] = {**self.own, WEB: self.web} if settings.image_web else self.own
 
     @property
     def several(self) -> bool:
@@ -115,3 +118,14 @@ class Stores:
     def names(self, image: "Image") -> str:
         """The stores that hold the image's data, with commas."""
         return ",".join(dict.fromkeys(held.store.name for held in self.holding(image)))
+
+
+def _store(settings: Settings, objects: ObjectStorage | None, name: str, place: str) -> Store:
+    """The store that a part of `image_stores` names."""
+    usual = settings.data / ("image" if name == FIRST else f"image-{name}")
+    if (place or name) != OBJECTS:
+        return FileStore(name, Path(place).expanduser() if place else usual)
+    if objects is None:
+        raise SettingsError(f"`image_stores` has the store {name!r} in object storage, which is not there")
+    segment = settings.image_segment_size << 20
+    return ObjectStore(name, objects.area("image", segment), usual, segment)

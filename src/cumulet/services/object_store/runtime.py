@@ -4,6 +4,7 @@ from cumulet.api.http import Request as HttpRequest
 from cumulet.api.http import Response as HttpResponse
 from cumulet.core.kernel import Kernel
 from cumulet.services.identity.interface import Identity
+from cumulet.services.object_store.area import Area
 from cumulet.services.object_store.inside import Inside
 from cumulet.services.object_store.message import Handler
 from cumulet.services.object_store.pipeline import assemble
@@ -11,7 +12,7 @@ from cumulet.services.object_store.proxy.front import Front
 
 
 class ObjectStoreRuntime(Inside):
-    """What layers find as `service` where clients are served; `proxy` answers them."""
+    """What layers find as `service` where clients are served; `proxy` answers them. Implements `interface.ObjectStorage`."""
 
     kernel: Kernel
     proxy: Handler
@@ -29,3 +30,7 @@ class ObjectStoreRuntime(Inside):
     async def answer(self, request: HttpRequest) -> HttpResponse:
         """Answer a client's request."""
         return await self.front(request)
+
+    def area(self, owner: str, segment: int) -> Area:
+        """What another service keeps here; it can be used once this is started."""
+        return Area(self, owner, segment)

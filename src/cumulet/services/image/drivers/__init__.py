@@ -1,7 +1,8 @@
 """Stores: what image data lies in. Every driver passes the suite in `tests/drivers/test_image_store.py`.
 
 Data in a store never changes. It is named by the image's id in the store and by a URL outside; it comes in whole or not at
-all. Drivers: `file` (a directory) and `http` (what lies at web servers, read only).
+all. Drivers: `file` (a directory), `object_store` (this cloud's object storage) and `http` (what lies at web servers, read
+only).
 """
 
 from collections.abc import AsyncIterator, Mapping
