@@ -23,12 +23,6 @@ ERRORS, SUPPRESSED = 10, 60.0
 """So many errors within so many seconds, and a node is left alone for that long."""
 GRACE = 0.5
 """Seconds that the rest get to answer once enough have."""
-TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
-
-
-def said_yes(value: str | None) -> bool:
-    """Whether a header says true, in one of swift's words for it."""
-    return value is not None and value.lower() in TRUE
 
 
 def quorum(copies: int) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Headers, Request, Response, refuse
 from cumulet.services.object_store.proxy import limits
-from cumulet.services.object_store.proxy.backends import quorum, said_yes
+from cumulet.services.object_store.proxy.backends import quorum
 from cumulet.services.object_store.proxy.headers import all_of, tell
 from cumulet.services.object_store.proxy.info import Info
 from cumulet.services.object_store.proxy.upload import upload
 from cumulet.services.object_store.proxy.where import Place, place
 from cumulet.services.object_store.storage import expiring
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
@@ -32,7 +33,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
     asked = core.backend("object", request, found.partition, all_of(request), query=request.query)
     asked.headers["X-Backend-Storage-Policy-Index"] = str(found.policy)
     _open_expired(core, request, asked.headers)
-    response = await core.backends.read(found.ring, asked, newest=said_yes(request.headers.get("X-Newest")))
+    response = await core.backends.read(found.ring, asked, newest=is_true(request.headers.get("X-Newest")))
     headers = response.headers
     if (etag := headers.get("Etag")) is not None and '"' in etag:
         headers["Etag"] = etag.replace('"', "")
@@ -122,7 +123,7 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
 
 
 def _open_expired(core: "Core", request: Request, headers: Headers) -> None:
-    if core.settings.object_open_expired and said_yes(request.headers.get("X-Open-Expired")):
+    if core.settings.object_open_expired and is_true(request.headers.get("X-Open-Expired")):
         headers["X-Backend-Open-Expired"] = "true"
 
 
