@@ -16,6 +16,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
+from cumulet.api.protocol import WebServer
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -95,7 +96,7 @@ class Server:
                 response.headers["Connection"] = "close"
             return await _send(raw, response)
 
-        server = web.Server(
+        server = WebServer(
             answer,
             access_log=None,
             keepalive_timeout=75,

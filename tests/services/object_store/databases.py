@@ -7,9 +7,10 @@ from typing import Any, Self
 import msgspec
 
 from cumulet.api.http import Query
+from cumulet.config import Settings
 from cumulet.services.object_store.message import Headers, Response, drain, refuse, stream
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
-from cumulet.services.object_store.node import BackendRequest, Device, Kind, Nodes, Rings
+from cumulet.services.object_store.node import BackendRequest, Device, Kind, Rings
 from cumulet.services.object_store.policies import Policies, Policy
 from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
@@ -40,7 +41,7 @@ class Network:
     """`Nodes`: how the members of a cluster reach each other."""
 
     def __init__(self, members: Mapping[str, "Node"]) -> None:
-        self.members = members
+        self.members = dict(members)
 
     async def call(self, device: Device, request: BackendRequest) -> Response:
         node = self.members[device.name]
@@ -61,20 +62,29 @@ class Node:
         self.policies = Policies([Policy(0, "gold", default=True), Policy(1, "silver")])
         self.down = False
         self.calls: list[BackendRequest] = []
+        self.nodes = Network({})
         self.join({name: self})
-        self.catalogue = Catalogue(self, self.nodes, Devices(self.devices))
+        settings = Settings(data=directory)
+        self.catalogue = Catalogue(self, self.nodes, Devices(self.devices), settings)
         if sizes:
             self.catalogue.databases.resize(**sizes)
         self._clock = Timestamp.now().ticks
 
     def join(self, members: Mapping[str, "Node"]) -> None:
-        self.nodes: Nodes = Network(members)
+        """Be a node of a cluster."""
+        self.nodes.members = dict(members)
         ring = SmallRing(tuple(node.device for node in members.values()))
         self.rings = Rings(ring, ring, {})
 
     async def serve(self, request: BackendRequest) -> Response:
         server = self.catalogue.accounts if request.kind == "account" else self.catalogue.containers
         return await server.handle(request)
+
+    def is_here(self, kind: Kind, device: Device) -> bool:
+        return device == self.device
+
+    async def replicate(self) -> None:
+        await self.catalogue.replicator.run()
 
     def now(self) -> str:
         """A time later than all before."""

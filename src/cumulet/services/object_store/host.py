@@ -34,11 +34,12 @@ class StorageHost:
 
     async def start(self) -> None:
         """After the cluster's own start."""
-        self.catalogue = Catalogue(self.cluster, self.nodes, self.devices)
+        self.catalogue = Catalogue(self.cluster, self.nodes, self.devices, self.settings)
         self.servers["account"] = self.catalogue.accounts
         self.servers["container"] = self.catalogue.containers
         self.objects = Objects(self.cluster, self.nodes, self.devices, self.settings)
         self.servers["object"] = self.objects.server
+        self.catalogue.start()
         self.objects.start()
         await self.rsyncd.follow()
         self.tasks.every("rings of object storage", FOLLOW, self._follow)

@@ -12,6 +12,7 @@ from typing import Any
 from cumulet.services.object_store.layers.account_quotas import AccountQuotas
 from cumulet.services.object_store.layers.cname_lookup import cname_lookup
 from cumulet.services.object_store.layers.container_quotas import ContainerQuotas
+from cumulet.services.object_store.layers.container_sync import ContainerSync
 from cumulet.services.object_store.layers.crossdomain import CrossDomain
 from cumulet.services.object_store.layers.domain_remap import domain_remap
 from cumulet.services.object_store.layers.encryption import encryption
@@ -42,6 +43,7 @@ LAYERS: Sequence[LayerType] = (
     domain_remap,
     EtagQuoter,
     ListingFormats,
+    ContainerSync,
     TempUrls,
     ratelimit,
     ReadOnly,
@@ -57,6 +59,9 @@ LAYERS: Sequence[LayerType] = (
 lookup, domain remap, ETag quotes, listing formats, container sync, bulk, tempurl, rate limit, read only, form POST, S3,
 identity (keystoneauth), static web, copy, container quotas, account quotas, SLO, DLO, versions, symlinks, encryption, the
 core. Some are functions, which leave a layer out that no setting asks for."""
+
+INNER: Sequence[LayerType] = (encryption,)
+"""The layers that know how an object is kept, for what the program does with objects by itself."""
 
 
 def assemble(service: Any, core: Handler, layers: Sequence[LayerType] = LAYERS) -> Handler:

@@ -1,8 +1,10 @@
 """The body of a reply, decrypted: whole, a range of it, or several (multipart/byteranges, RFC 9110, 14.6)."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+
+from cryptography.hazmat.primitives.ciphers import CipherContext
 
 from cumulet.services.object_store.encryption.cipher import CryptoError, decryptor
 from cumulet.services.object_store.message import Response, chunks
@@ -16,23 +18,22 @@ LONGEST_HEAD = 16384
 async def decrypted(response: Response, key: bytes, iv: bytes) -> bytes | AsyncIterator[bytes]:
     """The body; small ones stay bytes."""
     if response.headers.get("Content-Type", "").startswith("multipart/byteranges") and response.status == 206:
-        return _parts(response, key, iv)
+        return _parts(chunks(Response(200, response.body)), key, iv)
     match = SINGLE.match(response.headers.get("Content-Range", ""))
     offset = int(match[1]) if match else 0
     if isinstance(response.body, bytes):
         return decryptor(key, iv, offset).update(response.body)
-    return _whole(response, key, iv, offset)
+    return _whole(chunks(Response(200, response.body)), decryptor(key, iv, offset))
 
 
-async def _whole(response: Response, key: bytes, iv: bytes, offset: int) -> AsyncIterator[bytes]:
-    cipher = decryptor(key, iv, offset)
-    async with aclosing(chunks(Response(200, response.body))) as pieces:
+async def _whole(body: AsyncGenerator[bytes], cipher: CipherContext) -> AsyncIterator[bytes]:
+    async with aclosing(body) as pieces:
         async for piece in pieces:
             yield cipher.update(piece)
 
 
-async def _parts(response: Response, key: bytes, iv: bytes) -> AsyncIterator[bytes]:
-    async with aclosing(chunks(Response(200, response.body))) as pieces:
+async def _parts(body: AsyncGenerator[bytes], key: bytes, iv: bytes) -> AsyncIterator[bytes]:
+    async with aclosing(body) as pieces:
         async for piece in _decrypt_parts(pieces, key, iv):
             yield piece
 

@@ -50,7 +50,7 @@ class ListingFormats:
                 headers["Vary"] = "Accept"
             elif "accept" not in before.lower().replace(" ", "").split(","):
                 headers["Vary"] = f"{before}, Accept"
-        if headers.get("Content-Type", "").partition(";")[0] != JSON:
+        if headers.get("Content-Type", JSON).partition(";")[0] != JSON:
             return response
         if request.method == "HEAD":
             headers["Content-Type"] = f"{kind}; charset=utf-8"

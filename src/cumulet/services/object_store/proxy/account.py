@@ -57,8 +57,6 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
 
 async def make(core: "Core", request: Request, refusal: Response | None) -> Response:
     """PUT"""
-    if not _manages(request):
-        return refuse(405, Allow="GET, HEAD, POST, OPTIONS")
     wrong = limits.check_metadata(request, "account") or limits.check_length(request.account, "account")
     return wrong or await _write(core, request)
 
@@ -80,8 +78,6 @@ async def delete(core: "Core", request: Request, refusal: Response | None) -> Re
     """DELETE"""
     if request.query.raw:
         return refuse(400, "The query of a DELETE of an account is not understood, so nothing was deleted.")
-    if not _manages(request):
-        return refuse(405, Allow="GET, HEAD, POST, OPTIONS")
     return await _write(core, request)
 
 
@@ -116,11 +112,6 @@ def hide(response: Response) -> None:
     """Take away what is its owner's alone."""
     for name in OWNERS:
         response.headers.popall(name, None)
-
-
-def _manages(request: Request) -> bool:
-    """Accounts are made and deleted by the operators of the storage alone; everybody's own come by themselves."""
-    return request.authorize is None or bool(request.memo.get("reseller"))
 
 
 def _unwritten(request: Request) -> Response:

@@ -46,7 +46,7 @@ class Core:
         }
 
     async def __call__(self, request: Request) -> Response:
-        if not request.account or (request.object and not request.container):
+        if not request.account or not request.version or (request.object and not request.container):
             return await self._elsewhere(request)
         if request.version not in limits.VERSIONS:
             return refuse(400, f"Invalid path: the API's version is {' or '.join(limits.VERSIONS)}.")

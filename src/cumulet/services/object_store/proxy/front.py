@@ -22,7 +22,7 @@ from cumulet.core.access import permits
 from cumulet.core.context import NOBODY, Caller, ServiceUser
 from cumulet.core.errors import CloudError, Invalid
 from cumulet.services.object_store.conditional import today
-from cumulet.services.object_store.message import Headers, Refusal, Request, Response, close, parts_of, refuse
+from cumulet.services.object_store.message import Headers, Refusal, Request, Response, close, encoded, parts_of, refuse
 from cumulet.services.object_store.proxy.info import INFOS, InfoCache
 
 log = logging.getLogger("cumulet.object_store")
@@ -127,7 +127,9 @@ class Front:
             headers["Content-Length"] = "0"
         if response.status == 401 and "WWW-Authenticate" not in headers:
             account = parts_of(http.path)[1] or "unknown"
-            headers["WWW-Authenticate"] = f'Swift realm="{account if account.isprintable() else "unknown"}"'
+            headers["WWW-Authenticate"] = f'Swift realm="{encoded(account)}"'
+        if http.headers.get("Connection", "").lower() == "keep-alive":
+            headers["Connection"] = "keep-alive"
         if http.method == "HEAD" and not isinstance(response.body, bytes):
             await close(response)
             response.body = b""

@@ -45,7 +45,7 @@ def check_metadata(request: Request, kind: Kind) -> Response | None:
         if not header.lower().startswith(prefix):
             continue
         name = header[len(prefix) :]
-        sized = len(value.encode())
+        sized = len(value.encode()) - 2 * value.count("\ufffd")  # which stands for a byte that was no UTF-8
         if not name:
             return refuse(400, "Metadata name cannot be empty")
         if kind != "object" and "\ufffd" in value:
@@ -79,8 +79,10 @@ def check_upload(request: Request) -> Response | None:
     """Whether the headers of a PUT of an object are in order: its size is known or it is sent in chunks."""
     length = request.length
     encoding = request.headers.get("Transfer-Encoding")
-    if encoding is not None and encoding.lower().rsplit(",", 1)[-1].strip() != "chunked":
-        return refuse(501, "Only chunked is known as the last of Transfer-Encoding.")
+    if encoding is not None and "," in encoding:
+        return refuse(501, "Of transfer codings only chunked is known.")
+    if encoding is not None and encoding.strip().lower() != "chunked":
+        return refuse(400, "Invalid Transfer-Encoding header value: only chunked is known.")
     if length is not None and length > MOST_FILE:
         return refuse(413, "Your request is too large.")
     if length is None and encoding is None:

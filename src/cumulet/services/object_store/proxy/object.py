@@ -37,7 +37,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
         headers["Etag"] = etag.replace('"', "")
     if "swift_" in headers.get("Content-Type", ""):
         headers["Content-Type"] = _plain_type(headers["Content-Type"])
-    if response.ok or response.status == 304:
+    if response.ok or response.status in (304, 416):
         headers["Accept-Ranges"] = "bytes"
     return response
 

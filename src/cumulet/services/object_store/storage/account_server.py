@@ -31,6 +31,7 @@ from cumulet.services.object_store.storage.database_server import (
 )
 from cumulet.services.object_store.storage.databases import ACCOUNTS, Databases
 from cumulet.services.object_store.storage.listing import Source, Wanted, listing
+from cumulet.services.object_store.storage.replication import replicate
 from cumulet.services.object_store.storage.reports import Reports
 
 _encode = msgspec.json.Encoder().encode
@@ -47,6 +48,7 @@ class AccountServer(DatabaseServer):
             "HEAD": self.head,
             "GET": self.get,
             "DELETE": self.delete,
+            "REPLICATE": self.replicate,
             "PUT/": self.put_container,
         }
 
@@ -145,6 +147,10 @@ class AccountServer(DatabaseServer):
             )
         await self.database(request).write(work, new)
         return Response(204 if row.deleted else 201)
+
+    async def replicate(self, request: BackendRequest) -> Response:
+        """Another node tells of its copy."""
+        return (await replicate(self.databases, self.kind, request))[0]
 
     async def _asked(self, request: BackendRequest) -> Info:
         await self.reports.settle(request.account)

@@ -1,28 +1,47 @@
 """The account and container side of a node: its databases, their servers, and what keeps them in order."""
 
+import asyncio
+from contextlib import suppress
+
+from cumulet.config import Settings
 from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.node import Nodes
 from cumulet.services.object_store.storage.account_server import AccountServer
 from cumulet.services.object_store.storage.container_server import ContainerServer
+from cumulet.services.object_store.storage.database_replicator import DatabaseReplicator
 from cumulet.services.object_store.storage.databases import Databases
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.reports import Cluster, Reports
 
+DAY = 86400
+STOPPING = 2
+"""Seconds that reports to accounts elsewhere may take when the node stops."""
+
 
 class Catalogue:
-    def __init__(self, cluster: Cluster, nodes: Nodes, devices: Devices) -> None:
+    def __init__(self, cluster: Cluster, nodes: Nodes, devices: Devices, settings: Settings) -> None:
         def policy_name(index: int) -> str | None:
             policy = cluster.policies.get(index)
             return None if policy is None else policy.name
 
+        self.settings = settings
         self.tasks = Tasks()
         self.databases = Databases(devices, cluster.salt)
         self.reports = Reports(cluster, nodes, self.tasks)
         self.accounts = AccountServer(self.databases, policy_name, self.reports)
         self.containers = ContainerServer(self.databases, policy_name, self.reports)
+        self.replicator = DatabaseReplicator(self.databases, nodes, cluster, reclaim_age=settings.object_reclaim_age)
+
+    def start(self) -> None:
+        """Set the background work going."""
+        told = self.settings
+        self.tasks.every("database replicator", told.object_replication_interval, self.replicator.run)
+        self.tasks.every("deleted rows", min(DAY, told.object_reclaim_age), self.replicator.reclaim)
 
     async def stop(self) -> None:
         """Report what waits, and close all databases."""
-        await self.reports.deliver()
+        with suppress(TimeoutError):  # what is not delivered stays known as such
+            async with asyncio.timeout(STOPPING):
+                await self.reports.deliver()
         await self.tasks.stop()
         self.databases.stop()

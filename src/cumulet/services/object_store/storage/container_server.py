@@ -36,6 +36,7 @@ from cumulet.services.object_store.storage.database_server import (
 )
 from cumulet.services.object_store.storage.databases import CONTAINERS, Databases
 from cumulet.services.object_store.storage.listing import Source, Wanted, listing
+from cumulet.services.object_store.storage.replication import replicate
 from cumulet.services.object_store.storage.reports import Reports
 
 SAVED = frozenset(
@@ -58,6 +59,7 @@ class ContainerServer(DatabaseServer):
             "GET": self.get,
             "DELETE": self.delete,
             "UPDATE": self.update,
+            "REPLICATE": self.replicate,
             "PUT/": self.put_object,
             "DELETE/": self.delete_object,
         }
@@ -93,6 +95,8 @@ class ContainerServer(DatabaseServer):
         def work(unit: Unit) -> None:
             if is_deleted(unit.info):
                 raise Refusal(refuse(404))
+            if at > unit.info.put_timestamp and not said_yes(request, "X-Backend-No-Timestamp-Update"):
+                unit.change(put_timestamp=at)
             _set_metadata(unit, metadata)
 
         await self.database(request).write(work)
@@ -193,6 +197,14 @@ class ContainerServer(DatabaseServer):
             return refuse(400, f"The body must be a list of rows: {error}")
         await self._merge(request, at, policy, rows)
         return Response(202)
+
+    async def replicate(self, request: BackendRequest) -> Response:
+        """Another node tells of its copy."""
+        reply, database = await replicate(self.databases, self.kind, request)
+        if reply.ok:
+            info = await database.ask()
+            self.reports.changed(info.account, info.container, database)
+        return reply
 
     async def _merge(self, request: BackendRequest, at: Timestamp, policy: int, rows: list[Row]) -> None:
         database = self.database(request)

@@ -195,7 +195,10 @@ class Database:
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._waiting = self._waiting, []
-        self._pool.submit(self._commit, loop, batch)
+        try:
+            self._pool.submit(self._commit, loop, batch)
+        except RuntimeError as error:  # the node is stopping
+            self._told(loop, batch, [(False, error)] * len(batch))
 
     def _told(
         self, loop: asyncio.AbstractEventLoop, batch: list[Waiting], outcomes: Sequence[tuple[bool, Any]]
@@ -451,5 +454,22 @@ def _make(path: Path, schema: str, info: Info) -> None:
         os.rename(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+    _sync_folders(path, made)
+
+
+def place_copy(draft: Path, path: Path) -> bool:
+    """Move a finished database to its place, for good, unless there is one by now."""
+    made = [folder for folder in path.parents[:4] if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sync(draft)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    _sync_folders(path, made)
+    return True
+
+
+def _sync_folders(path: Path, made: list[Path]) -> None:
     for folder in {path.parent, *(folder.parent for folder in made)}:
         _sync(folder)

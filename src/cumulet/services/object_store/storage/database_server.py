@@ -41,6 +41,8 @@ class DatabaseServer:
         method = self.methods.get(f"{request.method}/" if inner else request.method)
         if method is None:
             return refuse(405, f"{request.method} is not a method of this server.")
+        if self.databases.closed:
+            return refuse(503, "This node is stopping.")
         if not self.databases.devices.usable(request.device):
             return refuse(507, f"The device {request.device} is not there.")
         try:

@@ -5,10 +5,11 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, ParamSpec, TypeVar
 
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.storage.account_rows import SCHEMA as ACCOUNT_SCHEMA
@@ -16,6 +17,8 @@ from cumulet.services.object_store.storage.container_rows import SCHEMA as CONTA
 from cumulet.services.object_store.storage.database import Database
 from cumulet.services.object_store.storage.devices import Devices
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Kind = Literal["accounts", "containers"]
 
 ACCOUNTS: Final = "accounts"
@@ -34,6 +37,7 @@ class Databases:
     def __init__(self, devices: Devices, salt: HashSalt, *, opened: int = OPEN, known: int = KNOWN) -> None:
         self.devices = devices
         self.salt = salt
+        self.closed = False
         self._most_open = opened
         self._most_known = known
         self._known: OrderedDict[str, Database] = OrderedDict()
@@ -60,11 +64,12 @@ class Databases:
             self._known.move_to_end(path)
         return found
 
-    def names(self, kind: str, device: str) -> Iterator[tuple[int, str]]:
-        """Partition and hash of every database on a device: read from the disk, in a thread."""
+    def names(self, kind: Kind, device: str, only: Callable[[int], bool] = lambda _: True) -> Iterator[tuple[int, str]]:
+        """Partition and hash of every database on a device, in partitions that `only` takes: read from the disk, in a
+        thread."""
         root = Path(self.devices.root, device, kind)
         for partition in _folders(root):
-            if not partition.name.isdigit():
+            if not partition.name.isdigit() or not only(int(partition.name)):
                 continue
             for suffix in _folders(partition):
                 for folder in _folders(suffix):
@@ -92,9 +97,14 @@ class Databases:
 
     def stop(self) -> None:
         """Write what waits, and close everything."""
+        self.closed = True
         self._pool.shutdown(wait=True)
         self.close_all()
         self._known.clear()
+
+    def work(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
+        """Do what blocks in a thread of the databases."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, partial(fn, *args, **kwargs))
 
     def _used(self, database: Database) -> None:
         """A database is about to be opened, if it is not open."""

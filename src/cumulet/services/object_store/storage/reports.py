@@ -12,7 +12,7 @@ from typing import Protocol
 from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.message import Headers, Response
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
-from cumulet.services.object_store.node import BackendRequest, Device, Nodes, Rings
+from cumulet.services.object_store.node import BackendRequest, Device, Kind, Nodes, Rings
 from cumulet.services.object_store.policies import Policies
 from cumulet.services.object_store.storage.database import Database, Info, Missing
 
@@ -32,6 +32,8 @@ class Cluster(Protocol):
     rings: Rings
     salt: HashSalt
     policies: Policies
+
+    def is_here(self, kind: Kind, device: Device) -> bool: ...
 
 
 class Reports:
