@@ -35,7 +35,7 @@ def refused(call: Any, **arguments: Any) -> str:
     return code(told)
 
 
-def test_what_is_private(client: Any, bucket: str, other: Any) -> None:
+def test_what_is_private(s3: S3Cloud, client: Any, bucket: str, other: Any) -> None:
     client.put_object(Bucket=bucket, Key="key", Body=b"data")
     acl = client.get_bucket_acl(Bucket=bucket)
     assert acl["Owner"]["ID"] == "demo:demo"
@@ -44,7 +44,9 @@ def test_what_is_private(client: Any, bucket: str, other: Any) -> None:
         assert refused(call, Bucket=bucket) in ("AccessDenied", "403")
     for call in (other.get_object, other.put_object, other.delete_object, other.get_object_acl):
         assert refused(call, Bucket=bucket, Key="key") == "AccessDenied"
-    assert refused(other.create_bucket, Bucket=f"{bucket}-other") == "AccessDenied"
+    reader = s3.client(s3.user("reader", "reader"))
+    for each in (other, reader):
+        assert refused(each.create_bucket, Bucket=f"{bucket}-other") == "AccessDenied"
     assert refused(other.put_bucket_acl, Bucket=bucket, ACL="public-read") == "AccessDenied"
     assert bucket not in [one["Name"] for one in other.list_buckets()["Buckets"]]
     assert bucket in [one["Name"] for one in client.list_buckets()["Buckets"]]
@@ -62,7 +64,7 @@ def test_acls_with_names(client: Any, bucket: str, other: Any) -> None:
     assert refused(other.put_object, Bucket=bucket, Key="more") == "AccessDenied"
     client.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
     other.put_object(Bucket=bucket, Key="more", Body=b"by the other")
-    assert client.get_object_acl  # the new object is its maker's
+    # The new object is its maker's.
     assert refused(client.get_object, Bucket=bucket, Key="more") == "AccessDenied"
     other.put_object(Bucket=bucket, Key="more", Body=b"by the other", ACL="bucket-owner-full-control")
     assert client.get_object(Bucket=bucket, Key="more")["Body"].read() == b"by the other"
