@@ -179,3 +179,12 @@ class ObjectStoreSettings(Struct, frozen=True, kw_only=True):
     object_expirer_reclaim: Annotated[
         float, _says("For how many seconds it is tried again to delete an object that is not found.", ge=0)
     ] = 604800.0
+    object_database_audit_interval: Annotated[
+        float, _says("Seconds between rounds that look for damage in the databases of accounts and containers.", gt=0)
+    ] = 1800.0
+    object_reaper_interval: Annotated[
+        float, _says("Seconds between rounds that remove what was in deleted accounts.", gt=0)
+    ] = 3600.0
+    object_reaper_delay: Annotated[
+        float, _says("For how many seconds what was in a deleted account is kept before it is removed.", ge=0)
+    ] = 0.0

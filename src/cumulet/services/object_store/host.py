@@ -39,8 +39,8 @@ class StorageHost:
         self.servers["container"] = self.catalogue.containers
         self.objects = Objects(self.cluster, self.nodes, self.devices, self.settings)
         self.servers["object"] = self.objects.server
+        await self.objects.start()
         self.catalogue.start()
-        self.objects.start()
         await self.rsyncd.follow()
         self.tasks.every("rings of object storage", FOLLOW, self._follow)
 

@@ -8,9 +8,13 @@ from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.node import Nodes
 from cumulet.services.object_store.storage.account_server import AccountServer
 from cumulet.services.object_store.storage.container_server import ContainerServer
+from cumulet.services.object_store.storage.database import Database
+from cumulet.services.object_store.storage.database_auditor import DatabaseAuditor
 from cumulet.services.object_store.storage.database_replicator import DatabaseReplicator
-from cumulet.services.object_store.storage.databases import Databases
+from cumulet.services.object_store.storage.database_rounds import Job, Rounds
+from cumulet.services.object_store.storage.databases import CONTAINERS, Databases
 from cumulet.services.object_store.storage.devices import Devices
+from cumulet.services.object_store.storage.reaper import Reaper
 from cumulet.services.object_store.storage.reports import Cluster, Reports
 
 DAY = 86400
@@ -30,13 +34,29 @@ class Catalogue:
         self.reports = Reports(cluster, nodes, self.tasks)
         self.accounts = AccountServer(self.databases, policy_name, self.reports)
         self.containers = ContainerServer(self.databases, policy_name, self.reports)
-        self.replicator = DatabaseReplicator(self.databases, nodes, cluster, reclaim_age=settings.object_reclaim_age)
+        age, delay = settings.object_reclaim_age, settings.object_reaper_delay
+        self.auditor = DatabaseAuditor(self.databases, cluster)
+        self.reaper = Reaper(self.databases, nodes, cluster, cluster.salt, delay=delay)
+        self._rounds = Rounds(self.databases, cluster)
+        self.replicator = DatabaseReplicator(self.databases, nodes, cluster, reclaim_age=age)
 
     def start(self) -> None:
         """Set the background work going."""
         told = self.settings
         self.tasks.every("database replicator", told.object_replication_interval, self.replicator.run)
+        self.tasks.every("reports to accounts", told.object_update_interval, self.reports.again)
+        self.tasks.every("database auditor", told.object_database_audit_interval, self.auditor.run)
+        self.tasks.every("account reaper", told.object_reaper_interval, self.reaper.run)
+        self.tasks.spawn("reports to accounts from before", self.report_all())
         self.tasks.every("deleted rows", min(DAY, told.object_reclaim_age), self.replicator.reclaim)
+
+    async def report_all(self) -> None:
+        """Report whatever this node's containers have not: it stopped too early, or their account was not to be reached."""
+
+        async def check(_: Job, database: Database) -> None:
+            await self.reports.check(database)
+
+        await self._rounds.over(CONTAINERS, check)
 
     async def stop(self) -> None:
         """Report what waits, and close all databases."""

@@ -131,7 +131,7 @@ class Database:
         self._used = used
         self._info: Info | None = None
         self._file = (0, 0)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reading_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
         self._readers: list[sqlite3.Connection] = []
@@ -312,8 +312,18 @@ class Database:
         with self._lock:
             if not self.idle:
                 return False
+            with contextlib.suppress(sqlite3.Error):  # it is told once more
+                self._keep_reported()
             self._let_go()
             return True
+
+    def _keep_reported(self) -> None:
+        """Write what the account was told, so that it need not be told again."""
+        if self._writer is None or self._info is None or self.reported in (None, self._info.reported):
+            return
+        if _identity(self.name) == self._file:
+            self._info = replace(self._info, reported=self.reported)
+            self._writer.execute("UPDATE info SET data = ?", (_encode(self._info).decode(),))
 
     def _let_go(self) -> None:
         with self._reading_lock:
@@ -362,6 +372,10 @@ class Database:
 
     def _quarantine(self, reason: str) -> Damaged:
         """Put the damaged file aside, where it does no harm and can be looked at."""
+        with self._lock:
+            return self._put_aside(reason)
+
+    def _put_aside(self, reason: str) -> Damaged:
         self._let_go()
         self._unknown()
         folder = self.path.parent

@@ -5,53 +5,26 @@ time; a place that has none gets the whole file. A device that a database does n
 rebalance has moved the partition) gives it up when all its places have it.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 from cumulet.api.http import Query
 from cumulet.core.tasks import in_thread
-from cumulet.services.object_store import node
 from cumulet.services.object_store.message import PIECE, Response, drain, stream
 from cumulet.services.object_store.names import Timestamp
-from cumulet.services.object_store.node import BackendRequest, Device, Nodes, Ring, Rings
-from cumulet.services.object_store.storage.database import Damaged, Database, Full, Info, Missing, Unit
-from cumulet.services.object_store.storage.databases import ACCOUNTS, CONTAINERS, Databases, Kind
+from cumulet.services.object_store.node import BackendRequest, Device, Nodes
+from cumulet.services.object_store.storage.database import Database, Info, Unit
+from cumulet.services.object_store.storage.database_rounds import KINDS, Job, Places, Rounds
+from cumulet.services.object_store.storage.databases import Databases
 from cumulet.services.object_store.storage.replication import ROWS, Answer, Rows, decode_answer, encode, snapshot
 
 log = logging.getLogger("cumulet.object_store.replicator")
 
-KINDS: dict[Kind, node.Kind] = {ACCOUNTS: "account", CONTAINERS: "container"}
-AT_ONCE = 8
-"""Databases that are compared at one time."""
 BATCH = 1000
 """Rows that are told, or forgotten, at once."""
-
-
-class Places(Protocol):
-    """What is asked of the cluster."""
-
-    @property
-    def rings(self) -> Rings: ...
-
-    def is_here(self, kind: node.Kind, device: Device) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One database on a device of this node. `others` are its other places; `here`: it belongs to this one."""
-
-    kind: Kind
-    device: str
-    partition: int
-    name: str
-    others: tuple[Device, ...]
-    here: bool
 
 
 class DatabaseReplicator:
@@ -60,7 +33,7 @@ class DatabaseReplicator:
     def __init__(self, databases: Databases, nodes: Nodes, places: Places, *, reclaim_age: float) -> None:
         self.databases = databases
         self.nodes = nodes
-        self.places = places
+        self.rounds = Rounds(databases, places)
         self.reclaim_age = reclaim_age
         self.pushed = self.failed = self.removed = self.passes = 0
         self.seconds = 0.0
@@ -69,7 +42,7 @@ class DatabaseReplicator:
         """One round over all databases of all devices."""
         begun = time.monotonic()
         for kind in KINDS:
-            await self._all(kind, lambda job: bool(job.others), self._replicate)
+            await self.rounds.over(kind, self._replicate, lambda job: bool(job.others))
         self.seconds = time.monotonic() - begun
         self.passes += 1
 
@@ -77,64 +50,16 @@ class DatabaseReplicator:
         """Forget what was deleted so long ago that every copy knows it: rows, metadata, and whole databases."""
         before = Timestamp(max(0, Timestamp.now().ticks - int(self.reclaim_age * 100_000))).internal
         for kind in KINDS:
-            await self._all(kind, lambda _: True, lambda job: self._reclaim(job, before))
+            await self.rounds.over(kind, lambda job, database: self._reclaim(job, database, before))
 
-    async def _all(
-        self,
-        kind: Kind,
-        wanted: Callable[[Job], bool],
-        work: Callable[[Job], Awaitable[None]],
-    ) -> None:
-        for device in await in_thread(self.databases.devices.names):
-            jobs = await in_thread(self._jobs, kind, device, wanted)
-            limit = asyncio.Semaphore(AT_ONCE)
-
-            async def one(job: Job, limit: asyncio.Semaphore = limit) -> None:
-                async with limit:
-                    await self._guarded(job, work)
-
-            for first in range(0, len(jobs), BATCH):
-                await asyncio.gather(*(one(job) for job in jobs[first : first + BATCH]))
-
-    async def _guarded(self, job: Job, work: Callable[[Job], Awaitable[None]]) -> None:
-        try:
-            await work(job)
-        except Missing:
-            pass
-        except (Damaged, Full) as error:
-            self.failed += 1
-            log.warning("%s", error)
-        except Exception:
-            self.failed += 1
-            log.exception("the database %s on %s could not be replicated", job.name, job.device)
-
-    def _jobs(self, kind: Kind, device: str, wanted: Callable[[Job], bool]) -> list[Job]:
-        ring = self._ring(kind)
-
-        def job(partition: int, name: str) -> Job:
-            places = ring.devices(partition) if partition < 1 << ring.power else ()
-            others = tuple(place for place in places if not self._is(kind, place, device))
-            return Job(kind, device, partition, name, others, len(others) < len(places))
-
-        names = self.databases.names(kind, device, lambda number: wanted(job(number, "")))
-        return [job(number, name) for number, name in names]
-
-    def _ring(self, kind: Kind) -> Ring:
-        rings = self.places.rings
-        return rings.account if kind == ACCOUNTS else rings.container
-
-    def _is(self, kind: Kind, place: Device, device: str) -> bool:
-        return place.name == device and self.places.is_here(KINDS[kind], place)
-
-    async def _replicate(self, job: Job) -> None:
-        database = self.databases.at(job.kind, job.device, job.partition, job.name)
+    async def _replicate(self, job: Job, database: Database) -> None:
         info = await database.ask()
         done = []
-        handoffs = iter(self._ring(job.kind).handoffs(job.partition))
+        handoffs = iter(self.rounds.ring(job.kind).handoffs(job.partition))
         for place in job.others:
             good = await self._tell(job, database, place)
             if good is None and job.here:  # that device has failed: another one stands in for it
-                stand_in = next((other for other in handoffs if not self._is(job.kind, other, job.device)), None)
+                stand_in = next((other for other in handoffs if not self.rounds.is_this(job, other)), None)
                 good = stand_in is not None and await self._tell(job, database, stand_in)
             done.append(bool(good))
         self.failed += done.count(False)
@@ -193,8 +118,7 @@ class DatabaseReplicator:
         ask = BackendRequest(kind, "REPLICATE", place.name, job.partition, job.name, query=Query(f"op={op}"), body=data)
         return await self.nodes.call(place, ask)
 
-    async def _reclaim(self, job: Job, before: str) -> None:
-        database = self.databases.at(job.kind, job.device, job.partition, job.name)
+    async def _reclaim(self, job: Job, database: Database, before: str) -> None:
         forget = ROWS[job.kind].reclaim
 
         def work(unit: Unit) -> int:

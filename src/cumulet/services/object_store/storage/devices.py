@@ -1,11 +1,16 @@
 """The devices of a node: directories, each of them one disk, in one directory. What of one is where, as in swift's tree."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
-THREADS = 16
+from cumulet.services.object_store.storage.disk_threads import DiskThreads
+
+THREADS = 8
 """Disk work of a node at one time."""
+
+LOOK = 0.5
+"""Seconds after which it is looked anew how much room a device has, as long as there is plenty."""
 
 
 class Devices:
@@ -16,7 +21,8 @@ class Devices:
         self.root = str(root)
         self.mounts = mounts
         self.reserve = reserve
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="disk")
+        self._room: dict[str, tuple[float, int, float]] = {}
+        self.threads = DiskThreads(THREADS)
 
     def usable(self, device: str) -> bool:
         """Whether a device is there. It blocks only as long as the file system of the root does."""
@@ -29,10 +35,24 @@ class Devices:
         """The devices that are there."""
         return sorted(name for name in os.listdir(self.root) if self.usable(name))
 
-    def crowded(self, device: str) -> bool:
-        """Whether so little room is left that no new data is taken: what is kept of it is for listings and tombstones."""
-        room = os.statvfs(f"{self.root}/{device}")
-        return room.f_bavail < room.f_blocks * self.reserve
+    def crowded(self, device: str, size: int = 0) -> bool:
+        """Whether `size` bytes more would leave less room than is kept free, for tombstones and listings."""
+        if not self.reserve:
+            return False
+        until, free, kept = self._room.get(device, (0.0, 0, 0.0))
+        if until < (now := time.monotonic()) or free - size < 2 * kept:
+            room = os.statvfs(f"{self.root}/{device}")
+            free, kept = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize * self.reserve
+            self._room[device] = (now + LOOK, free, kept)
+        return free - size < kept
+
+    def sweep(self) -> None:
+        """Take away what a crash has left half written: to be called before anything is written."""
+        for device in self.names():
+            for name in os.listdir(f"{self.root}/{device}"):
+                if name == "tmp" or name.startswith("tmp-"):
+                    for left in os.listdir(f"{self.root}/{device}/{name}"):
+                        os.unlink(f"{self.root}/{device}/{name}/{left}")
 
     def objects(self, device: str, policy: int) -> str:
         return f"{self.root}/{device}/objects{tail(policy)}"
@@ -47,7 +67,7 @@ class Devices:
         return f"{self.root}/{device}/quarantined/objects{tail(policy)}"
 
     def close(self) -> None:
-        self.threads.shutdown(wait=True)
+        self.threads.close()
 
 
 def tail(policy: int) -> str:

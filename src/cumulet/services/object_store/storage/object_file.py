@@ -36,12 +36,13 @@ decode = msgspec.json.Decoder(Metadata).decode
 
 class Absent(Exception):
     """There is no such object. `timestamp` says since when, where a tombstone or its end tells; `metadata` is that of an
-    object whose time has come."""
+    object whose time has come; `unknown`: nothing was ever heard of it."""
 
-    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None) -> None:
+    def __init__(self, timestamp: Timestamp = ZERO, metadata: Metadata | None = None, *, unknown: bool = False) -> None:
         super().__init__(timestamp)
         self.timestamp = timestamp
         self.metadata = metadata or {}
+        self.unknown = unknown
 
 
 class Torn(Exception):
@@ -143,7 +144,7 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
         try:
             names = os.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
-            raise Absent from None
+            raise Absent(unknown=True) from None
         files = choose(names)
         try:
             if not files.data:
@@ -272,10 +273,12 @@ class Writer:
                 raise NoSpace from None
             raise
 
-    def commit(self, directory: str, name: str) -> bool:
-        """Sync the file and give it its name; False where that name is taken."""
+    def commit(self, directory: str, name: str, *, new: bool = False) -> bool:
+        """Sync the file and give it its name; False where that name is taken. `new`: the directory was not there just now."""
         try:
             os.fdatasync(self.fd)
+            if new:
+                make_hash_directory(directory)
             return self._link(directory, name)
         except OSError as error:
             if error.errno in FULL:
@@ -333,17 +336,22 @@ def _rest(pieces: list[bytes], done: int) -> list[bytes]:
 
 
 def make_directories(directory: str) -> None:
-    """A directory and what it lies in, for good: each parent that got a new entry is synced."""
-    parent = os.path.dirname(directory)
-    while True:
-        try:
-            os.mkdir(directory)
-            break
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            make_directories(parent)
-    sync_directory(parent)
+    """A directory and what it lies in. They last as soon as the directory is synced once something is in it: file systems with
+    a journal write down what came before together with what is synced."""
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        make_directories(os.path.dirname(directory))
+        make_directories(directory)
+
+
+def make_hash_directory(directory: str) -> None:
+    """A hash directory of which nothing is known: most often its suffix directory is not there either."""
+    with contextlib.suppress(FileExistsError, FileNotFoundError):
+        os.mkdir(os.path.dirname(directory))
+    make_directories(directory)
 
 
 def sync_directory(directory: str) -> None:

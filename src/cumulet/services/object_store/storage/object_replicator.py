@@ -187,8 +187,7 @@ def _give_up(directory: str, held: list[str]) -> None:
     for suffix in suffix_hashes.suffixes(directory):
         suffix_hashes.invalidate(directory, suffix)
     if not suffix_hashes.suffixes(directory):
-        for name in (suffix_hashes.HASHES, suffix_hashes.INVALID):
-            suffix_hashes.unlink(f"{directory}/{name}")
+        suffix_hashes.forget(directory)
         suffix_hashes.remove_directory(directory)
 
 

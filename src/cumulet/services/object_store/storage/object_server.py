@@ -93,11 +93,8 @@ class ObjectServer:
         """The hashes of a partition; of the suffixes that are named, whose files have just been brought, reckoned anew."""
         directory = f"{self.devices.objects(request.device, request.policy)}/{request.partition}"
         named = tuple(part for part in request.account.split("-") if part)
-        found = await self._in_thread(_hashes, directory, named)
+        found = await self.devices.threads.run(_hashes, directory, named)
         return Response(200, suffix_hashes.encode(found), {"Content-Type": "application/json"})
-
-    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self.devices.threads, work, *args)
 
     def _named(self, request: BackendRequest) -> tuple[Named, str]:
         digest = self.salt.name(request.account, request.container, request.object)
@@ -123,7 +120,9 @@ class ObjectServer:
         now = _timestamp(asked, needed=False)
         whole = request.method == "GET"
         try:
-            found: Object = await self._in_thread(self._get, named, directory, now, _opens_expired(asked), whole)
+            found: Object = await self.devices.threads.run(
+                self._get, named, directory, now, _opens_expired(asked), whole
+            )
         except Absent as absent:
             return _absent(asked, absent)
         headers = _headers(found)
@@ -169,7 +168,9 @@ class ObjectServer:
             metadata = _new_metadata(request, timestamp)
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
-            old = await self._in_thread(self._put_small, request, named, directory, timestamp, metadata, pieces)
+            old = await self.devices.threads.run(
+                self._put_small, request, named, directory, timestamp, metadata, pieces
+            )
         await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
@@ -183,13 +184,13 @@ class ObjectServer:
         pieces: list[bytes],
     ) -> Metadata:
         """Write an object whose body is there already; its metadata of before."""
-        old = self._may_put(request, named, directory, timestamp)
+        old, new = self._may_put(request, named, directory, timestamp)
         data = b"".join(pieces)
         _seal(request, metadata, md5(data, usedforsecurity=False).hexdigest(), len(data))
         writer = Writer(self.devices.temporary(named.device, named.policy))
         try:
             writer.write([data, object_file.footer(metadata)])
-            self._place(writer, named, directory, f"{timestamp.internal}.data", timestamp)
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
         finally:
             writer.close()
         return old
@@ -204,8 +205,10 @@ class ObjectServer:
         body: AsyncIterator[bytes],
         length: int | None,
     ) -> tuple[Metadata, Metadata]:
-        old = await self._in_thread(self._may_put, request, named, directory, timestamp)
-        writer: Writer = await self._in_thread(Writer, self.devices.temporary(named.device, named.policy), length or 0)
+        old, new = await self.devices.threads.run(self._may_put, request, named, directory, timestamp)
+        writer: Writer = await self.devices.threads.run(
+            Writer, self.devices.temporary(named.device, named.policy), length or 0
+        )
         try:
             size, etag = await self._stream(writer, pieces, body)
             if length is not None and size != length:
@@ -214,20 +217,20 @@ class ObjectServer:
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
             _seal(request, metadata, etag, size)
-            await self._in_thread(self._finish, writer, metadata, named, directory, timestamp)
+            await self.devices.threads.run(self._finish, writer, metadata, directory, timestamp, new)
         finally:
-            await self._in_thread(writer.close)
+            await self.devices.threads.run(writer.close)
         return old, metadata
 
-    def _finish(self, writer: Writer, metadata: Metadata, named: Named, directory: str, timestamp: Timestamp) -> None:
+    def _finish(self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, new: bool) -> None:
         writer.write([object_file.footer(metadata)])
-        self._place(writer, named, directory, f"{timestamp.internal}.data", timestamp)
+        self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
 
     async def _stream(self, writer: Writer, pieces: list[bytes], body: AsyncIterator[bytes]) -> tuple[int, str]:
         """Write a body as it comes; its length and MD5. While one block is hashed and written the next one comes in: no more
         than two are held."""
         digest = md5(usedforsecurity=False)
-        loop, threads = asyncio.get_running_loop(), self.devices.threads
+        threads = self.devices.threads
         going: asyncio.Future[Any] | None = None
         size = sum(map(len, pieces))
         try:
@@ -239,39 +242,41 @@ class ObjectServer:
                 if going is not None:
                     await going
                 going = asyncio.gather(
-                    loop.run_in_executor(threads, _hash, digest, pieces),
-                    loop.run_in_executor(threads, writer.write, pieces),
+                    threads.run(_hash, digest, pieces),
+                    threads.run(writer.write, pieces),
                 )
                 pieces, size = [], 0
         finally:
             if going is not None:
                 await going
-        await asyncio.gather(
-            loop.run_in_executor(threads, _hash, digest, pieces), loop.run_in_executor(threads, writer.write, pieces)
-        )
+        await asyncio.gather(threads.run(_hash, digest, pieces), threads.run(writer.write, pieces))
         return writer.size, digest.hexdigest()
 
-    def _may_put(self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp) -> Metadata:
-        """The metadata of the object that is replaced, if it may be. Refusal, NoSpace."""
-        if self.devices.crowded(named.device):
+    def _may_put(
+        self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
+    ) -> tuple[Metadata, bool]:
+        """The metadata of the object that is replaced, if it may be; whether nothing was heard of it yet. Refusal, NoSpace."""
+        if self.devices.crowded(named.device, _length(request.headers) or 0):
             raise NoSpace
         metadata: Metadata = {}
+        new = False
         try:
             found = self._read(named, directory, now=timestamp)
             metadata, last = found.metadata, found.data_timestamp
         except Absent as absent:
-            last = absent.timestamp
+            last, new = absent.timestamp, absent.unknown
         unwanted = conditional.tags(request.headers.get("If-None-Match"))
         if metadata and ("*" in unwanted or metadata["ETag"] in unwanted):
             raise Refusal(refuse(412))
         if last >= timestamp:
             raise Refusal(_conflict(last))
-        return metadata
+        return metadata, new
 
-    def _place(self, writer: Writer, named: Named, directory: str, name: str, timestamp: Timestamp) -> None:
-        if not writer.commit(directory, name):
+    def _place(self, writer: Writer, directory: str, name: str, timestamp: Timestamp, *, new: bool = False) -> None:
+        if not writer.commit(directory, name, new=new):
             raise Refusal(_conflict(timestamp))
-        object_file.clean(directory)
+        if not new:
+            object_file.clean(directory)
         suffix_hashes.changed(directory)
 
     async def _told_of_put(
@@ -305,7 +310,7 @@ class ObjectServer:
         if typed and "Content-Type-Timestamp" in asked:
             typed = _parsed(asked["Content-Type-Timestamp"])
         try:
-            found, posted = await self._in_thread(self._post, request, named, directory, timestamp, typed)
+            found, posted = await self.devices.threads.run(self._post, request, named, directory, timestamp, typed)
         except Absent as absent:
             return _absent(asked, absent)
         old_delete_at = int(found.metadata.get("X-Delete-At") or 0)
@@ -357,7 +362,7 @@ class ObjectServer:
         writer = Writer(self.devices.temporary(named.device, named.policy))
         try:
             writer.write([object_file.encode(posted)])
-            self._place(writer, named, directory, object_file.meta_name(timestamp, written), timestamp)
+            self._place(writer, directory, object_file.meta_name(timestamp, written), timestamp)
         finally:
             writer.close()
         return found, posted
@@ -366,7 +371,7 @@ class ObjectServer:
         asked = request.headers
         timestamp = _timestamp(asked)
         named, directory = self._named(request)
-        status, last, metadata = await self._in_thread(self._delete, request, named, directory, timestamp)
+        status, last, metadata = await self.devices.threads.run(self._delete, request, named, directory, timestamp)
         if last < timestamp:
             if old := int(metadata.get("X-Delete-At") or 0):
                 await self.updates.schedule(named, asked, metadata, old, 0, timestamp)
@@ -408,7 +413,7 @@ class ObjectServer:
             try:
                 name = f"/{named.account}/{named.container}/{named.object}"
                 writer.write([object_file.encode({"X-Timestamp": timestamp.internal, "name": name})])
-                self._place(writer, named, directory, f"{timestamp.internal}.ts", timestamp)
+                self._place(writer, directory, f"{timestamp.internal}.ts", timestamp)
             finally:
                 writer.close()
         return status, last, metadata

@@ -108,12 +108,9 @@ class Updates:
         """Leave an update to the updater."""
         digest = self.salt.name(update.account, update.container, update.object)
         timestamp = update.headers.get("X-Meta-Timestamp") or update.headers["X-Timestamp"]
-        loop = asyncio.get_running_loop()
         directory = self.devices.pending(named.device, named.policy)
         temporary = self.devices.temporary(named.device, named.policy)
-        work = loop.run_in_executor(
-            self.devices.threads, async_pending.save, directory, temporary, digest, timestamp, update
-        )
+        work = self.devices.threads.run(async_pending.save, directory, temporary, digest, timestamp, update)
         try:
             await asyncio.shield(work)
         except NoSpace:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from cumulet import ports
 from cumulet.config import Settings
-from cumulet.core.tasks import Tasks
+from cumulet.core.tasks import Tasks, in_thread
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.node import Device, Kind, Nodes, Rings
 from cumulet.services.object_store.storage.auditor import Auditor
@@ -30,6 +30,7 @@ class Objects:
 
     def __init__(self, cluster: Cluster, nodes: Nodes, devices: Devices, settings: Settings) -> None:
         self.settings = settings
+        self.devices = devices
         self.tasks = Tasks()
         self.server = ObjectServer(devices, cluster.salt, nodes)
         age = settings.object_reclaim_age
@@ -50,7 +51,8 @@ class Objects:
             reclaim_age=age,
         )
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        await in_thread(self.devices.sweep)
         told = self.settings
         self.tasks.every("object updater", told.object_update_interval, self.updater.run)
         self.tasks.every("object replicator", told.object_replication_interval, self.replicator.run)

@@ -44,6 +44,8 @@ class Reports:
         self._waiting: dict[str, dict[str, Database]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._scheduled = False
+        self._failed: dict[str, Database] = {}
+        """Those whose account could not be told everywhere, by the name of their file."""
 
     def changed(self, account: str, container: str, database: Database) -> None:
         """Report a container's counts soon."""
@@ -84,6 +86,18 @@ class Reports:
         for account in list(self._waiting):
             await self._deliver(account)
 
+    async def again(self) -> None:
+        """Try again what could not be delivered."""
+        failed, self._failed = self._failed, {}
+        for database in failed.values():
+            await self._report(database)
+
+    async def check(self, database: Database) -> None:
+        """Report a container if its account was told something else last, or nothing."""
+        info = await database.ask()
+        if database.reported != reported(info):
+            await self._report(database)
+
     async def _soon(self) -> None:
         await asyncio.sleep(SOON)
         self._scheduled = False
@@ -98,24 +112,24 @@ class Reports:
         if account not in self._waiting and not lock.locked():
             self._locks.pop(account, None)
 
-    async def _report(self, database: Database) -> bool:
-        """Report one container to all copies of its account; whether all of them know it now."""
+    async def _report(self, database: Database) -> None:
+        """Report one container to all copies of its account; remember it where not all of them know it now."""
         try:
             info = await database.ask()
         except Missing:
-            return True
+            return
         except Exception as error:  # noqa: BLE001 - it is tried again
             log.warning("a container's counts cannot be read: %s", error)
-            return False
+            return
         if database.reported == reported(info):
-            return True
+            return
         ring = self._cluster.rings.account
         part = partition(self._cluster.salt.digest(info.account), ring.power)
         replies = await asyncio.gather(*(self.tell(device, part, info) for device in ring.devices(part)))
         if all(reply.ok or reply.status == 404 for reply in replies):
             self.told(database, info)
-            return True
-        return False
+        else:
+            self._failed[database.name] = database
 
 
 def reported(info: Info) -> Reported:

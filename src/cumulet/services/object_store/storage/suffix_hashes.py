@@ -26,6 +26,8 @@ Hashes = dict[str, str]
 encode = msgspec.json.Encoder(order="sorted").encode
 decode = msgspec.json.Decoder(Hashes).decode
 
+_compared: dict[str, bool] = {}
+"""Whether partitions have hashes: only this process makes them."""
 _locks = [threading.Lock() for _ in range(64)]
 
 
@@ -35,7 +37,10 @@ def _lock(partition: str) -> threading.Lock:
 
 def invalidate(partition: str, suffix: str) -> None:
     """Something has changed in a suffix directory of a partition's directory."""
-    if not os.path.exists(f"{partition}/{HASHES}"):
+    compared = _compared.get(partition)
+    if compared is None:
+        compared = _compared.setdefault(partition, os.path.exists(f"{partition}/{HASHES}"))
+    if not compared:
         return
     with _lock(partition), open(f"{partition}/{INVALID}", "ab") as file:
         file.write(f"{suffix}\n".encode())
@@ -52,6 +57,7 @@ def hashes(partition: str, again: tuple[str, ...] = ()) -> Hashes:
     path = f"{partition}/{HASHES}"
     os.makedirs(partition, exist_ok=True)
     with _lock(partition):
+        _compared[partition] = True
         known = _known(path)
         if known is None:  # from now on changes are noted
             known = {}
@@ -71,6 +77,14 @@ def hashes(partition: str, again: tuple[str, ...] = ()) -> Hashes:
         with _lock(partition):
             write_atomic_at(path, encode({s: told for s, told in fresh.items() if s not in _invalid(partition)}))
     return fresh
+
+
+def forget(partition: str) -> None:
+    """A partition is not compared any more."""
+    with _lock(partition):
+        for name in (HASHES, INVALID):
+            unlink(f"{partition}/{name}")
+        _compared.pop(partition, None)
 
 
 def suffixes(partition: str) -> set[str]:

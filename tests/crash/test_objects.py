@@ -1,0 +1,118 @@
+"""SIGKILL at random moments while objects are written, changed and deleted: what was acknowledged is there, byte for byte, and
+in the listing; what was not is there whole or not at all; nothing is left half written."""
+
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import md5
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.cloud import ProcessCloud
+
+ROUNDS = 6
+SIZES = (0, 100, 4096, 70_000, 300_000, 3_000_000)
+GONE = b"(deleted)"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
+    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated")
+    cloud.start()
+    yield cloud
+    cloud.destroy()
+
+
+@dataclass
+class Known:
+    """What one client knows of its objects: what was acknowledged last, and what was on its way when the cloud died."""
+
+    acknowledged: dict[str, bytes] = field(default_factory=dict)
+    unsure: dict[str, bytes] = field(default_factory=dict)
+
+
+class Clients:
+    """Clients that write until the cloud is killed under them, each its own objects."""
+
+    def __init__(self, cloud: ProcessCloud, seed: int) -> None:
+        self.cloud, self.token = cloud, cloud.token()
+        self.account = f"/v1/AUTH_{cloud.connect().current_project_id}"
+        self.stopped = threading.Event()
+        self.known = [Known() for _ in range(6)]
+        self.seed = seed
+        self.done = 0
+
+    def call(self, method: str, path: str, data: bytes = b"") -> requests.Response:
+        return self.cloud.request(method, "object-store", self.account + path, token=self.token, data=data)
+
+    def work(self, number: int, known: Known) -> None:
+        choose = random.Random(f"{self.seed} {number}")
+        for turn in itertools.count():
+            name = f"{number}-{choose.randrange(12)}"
+            data = os.urandom(choose.choice(SIZES)) + b"%d" % turn
+            delete = choose.random() < 0.2
+            known.unsure[name] = GONE if delete else data
+            if self.stopped.is_set():
+                del known.unsure[name]
+                return
+            try:
+                reply = self.call("DELETE" if delete else "PUT", f"/kill/{name}", b"" if delete else data)
+            except requests.RequestException:
+                if self.stopped.is_set():
+                    return
+                raise
+            assert reply.status_code in ((204, 404) if delete else (201,)), reply.text
+            known.acknowledged[name] = known.unsure.pop(name)
+            self.done += 1
+
+    def killed(self, after: float) -> None:
+        """Let all of them work, and kill the cloud."""
+        self.stopped.clear()
+        threads = [threading.Thread(target=self.work, args=(number, known)) for number, known in enumerate(self.known)]
+        for thread in threads:
+            thread.start()
+        time.sleep(after)
+        self.stopped.set()
+        self.cloud.kill()
+        for thread in threads:
+            thread.join()
+
+    def check(self) -> None:
+        """Every object is as one of the two that may be; the listing says the same."""
+        listed = {row["name"]: row for row in self.call("GET", "/kill?format=json").json()}
+        for known in self.known:
+            for name in {*known.acknowledged, *known.unsure}:
+                may = [known.acknowledged.get(name, GONE), *([known.unsure[name]] if name in known.unsure else [])]
+                reply = self.call("GET", f"/kill/{name}")
+                found = GONE if reply.status_code == 404 else reply.content
+                assert found in may, f"{name}: {reply.status_code}, {len(reply.content)} bytes"
+                if name not in known.unsure:
+                    row = listed.get(name)
+                    assert (row is None) == (found == GONE), name
+                    assert row is None or row["hash"] == md5(found).hexdigest()
+                known.acknowledged[name] = found
+            known.unsure.clear()
+
+
+def left(data: Path) -> list[Path]:
+    return [path for path in (data / "object-store" / "devices").rglob("tmp*/*") if path.is_file()]
+
+
+def test_kill_while_objects_are_written(cloud: ProcessCloud) -> None:
+    seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1000)
+    choose = random.Random(seed)
+    clients = Clients(cloud, seed)
+    assert clients.call("PUT", "/kill").status_code == 201
+    for turn in range(ROUNDS):
+        clients.seed = seed * 100 + turn
+        clients.killed(choose.uniform(0.3, 2))
+        cloud.start()
+        assert left(cloud.data) == [], f"CRASH_SEED={seed}"
+        clients.check()
+    assert clients.done > 20 * ROUNDS, "too little was done to prove anything"
