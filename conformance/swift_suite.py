@@ -47,16 +47,14 @@ def main() -> int:
     parser.add_argument(
         "--home", type=Path, default=Path.home() / ".cache/cumulet-swift-suite", help="swift and its venv"
     )
+    parser.add_argument("--storage-domain", default="", help="what the cloud's --object-storage-domain is")
     options, more = parser.parse_known_args()
     options.out.mkdir(parents=True, exist_ok=True)
     source = fetch(options.home)
     config = openstack.config.OpenStackConfig(config_files=[str(options.data / "clouds.yaml")])
-    write_config(Connection(config=config.get_one("cumulet")), options.out / "test.conf")
-    tests = (
-        more
-        if any(not each.startswith("-") for each in more)
-        else ["test/functional", "test/functional/tests.py", *more]
-    )
+    write_config(Connection(config=config.get_one("cumulet")), options.out / "test.conf", options.storage_domain)
+    if not any(each.startswith("test") for each in more):
+        more = ["test/functional", "-o", "python_files=test_*.py tests.py", *more]
     results = options.out.absolute() / "results.xml"
     command = [
         options.home / "venv/bin/python",
@@ -66,7 +64,7 @@ def main() -> int:
         "-p",
         "no:cacheprovider",
         f"--junitxml={results}",
-        *tests,
+        *more,
     ]
     environment = {**os.environ, "SWIFT_TEST_CONFIG_FILE": str(options.out.absolute() / "test.conf")}
     subprocess.run(command, cwd=source, env=environment, check=False)
@@ -88,7 +86,7 @@ def fetch(home: Path) -> Path:
     return source
 
 
-def write_config(cloud: Any, path: Path) -> None:
+def write_config(cloud: Any, path: Path, storage_domain: str) -> None:
     """Make projects, users and roles, and tell the tests of them."""
     identity = cloud.identity
     domains = {"default": "default"}
@@ -103,6 +101,8 @@ def write_config(cloud: Any, path: Path) -> None:
         "s3_storage_url": cloud.object_store.get_endpoint().split("/v1/")[0] + "/",
         "s3_region": S3_REGION,
     }
+    if storage_domain:
+        told["storage_domain"] = storage_domain
     keys = {}
     for number, name, project, domain, role in USERS:
         keys[number] = _user(cloud, name, project, domains[domain], role)

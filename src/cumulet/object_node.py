@@ -8,16 +8,24 @@ import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
+from msgspec import Struct
+
 from cumulet import ports, preflight, status
 from cumulet.api.server import Server, bind, is_taken
 from cumulet.config import Settings
 from cumulet.logs import configure_logging
-from cumulet.services.object_store.cluster import Cluster
-from cumulet.services.object_store.host import KINDS, StorageHost
+from cumulet.services.object_store.host import KINDS
+from cumulet.services.object_store.inside import Inside
 from cumulet.services.object_store.node import Kind
 from cumulet.services.object_store.ring.data import RingError
 
 log = logging.getLogger("cumulet.object_node")
+
+
+class Told(Struct, frozen=True):
+    """What such a host has of a kernel."""
+
+    settings: Settings
 
 
 async def run(settings: Settings, announce: Callable[[str], None]) -> int:
@@ -58,11 +66,10 @@ async def _start(settings: Settings, began: AsyncExitStack) -> None:
                 "addresses with --object-bind"
             ) from error
         began.callback(sockets[kind].close)
-    cluster = Cluster(settings)
-    await cluster.start()
-    host = StorageHost(cluster, settings)
-    began.push_async_callback(host.stop)
-    await host.start()
+    inside = Inside(Told(settings))
+    began.push_async_callback(inside.stop)
+    await inside.start()
+    host, cluster = inside.host, inside.cluster
     server = Server()
     began.push_async_callback(server.stop)
     for kind, sock in sockets.items():

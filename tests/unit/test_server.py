@@ -209,3 +209,20 @@ async def test_websocket() -> None:
 async def test_methods_and_paths_reach_the_handler() -> None:
     async with serving(echo) as port:
         assert b"X-Path: /a b" in await exchange(port, b"COPY /a%20b?x=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+async def test_any_method_reaches_the_service_between_others_on_one_connection() -> None:
+    async def tell(request: Request) -> Response:
+        return Response(200, f"{request.method} {len(await request.read())}".encode())
+
+    async with serving(tell) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for method, data in (("GET", ""), ("REPLICATE", ""), ("PUT", "abc"), ("LICK", "ab"), ("X-Y", ""), ("GET", "")):
+            head = f"{method} /x HTTP/1.1\r\nHost: a\r\nContent-Length: {len(data)}\r\n\r\n"
+            for piece in (head[:5], head[5:], data) if method == "PUT" else (head + data,):
+                writer.write(piece.encode())
+                await writer.drain()
+            assert f"Content-Length: {len(method) + 2}\r\n" in (await reader.readuntil(b"\r\n\r\n")).decode()
+            assert await reader.readexactly(len(method) + 2) == f"{method} {len(data)}".encode()
+        writer.close()
+        await writer.wait_closed()

@@ -179,7 +179,7 @@ class Upgrade:
 
 @dataclass
 class Response:
-    """A reply. A `body` that is neither bytes nor a stream nor a file is sent as JSON."""
+    """A reply. A `body` that is neither bytes nor a file nor a stream, of bytes or of files, is sent as JSON."""
 
     status: int = 200
     body: Any = b""

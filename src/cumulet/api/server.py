@@ -221,12 +221,34 @@ async def _send_body(raw: web.BaseRequest, reply: web.StreamResponse, writer: An
     """What follows the headers, which go out with the first of it."""
     if not isinstance(body, File):
         async for piece in body:
-            await reply.write(piece)
+            if isinstance(piece, File):
+                await _send_piece(raw, reply, writer, piece)
+            else:
+                await reply.write(piece)
         if writer.length:  # less than Content-Length promised
             raise ConnectionResetError
     elif (transport := raw.transport) is not None:
         writer.send_headers()
         await send_file(transport, body)
+
+
+async def _send_piece(raw: web.BaseRequest, reply: web.StreamResponse, writer: Any, file: File) -> None:
+    """A file in the middle of a stream: by the kernel where the length of the whole is known, and nothing has to be put around
+    each piece."""
+    if writer.length is not None and raw.transport is not None:
+        if writer.length < file.length:
+            raise ConnectionResetError
+        writer.send_headers()
+        await send_file(raw.transport, file)
+        writer.length -= file.length
+        return
+    offset, end = file.offset, file.offset + file.length
+    handle = file.opened if file.opened is not None else await asyncio.to_thread(open, file.path, "rb")
+    while offset < end and (
+        piece := await in_thread(os.pread, handle.fileno(), min(end - offset, WINDOW >> 3), offset)
+    ):
+        offset += len(piece)
+        await reply.write(piece)
 
 
 async def _let_go(body: Any) -> None:

@@ -67,7 +67,7 @@ async def test_an_object_is_deleted_at_its_time(store: Store, clock: Clock) -> N
     assert await listing(store) == ["for-ever", "later"]
     assert len(await queued(store)) == 1
     assert (await store("HEAD", "c")).headers["X-Container-Object-Count"] == "2"
-    assert store.runtime.recon.notes["object"]["expired_last_pass"] == 1
+    assert store.runtime.host.recon.notes["object"]["expired_last_pass"] == 1
 
 
 async def test_a_time_that_was_changed_counts(store: Store, clock: Clock) -> None:

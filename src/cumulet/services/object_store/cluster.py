@@ -42,6 +42,7 @@ class Cluster:
         self.directory = settings.object_rings or own / "rings"
         self.devices = settings.object_devices or own / "devices"
         self.makes = settings.object_rings is None
+        self.makes_devices = settings.object_devices is None
         self.address = settings.object_bind
         self.port: dict[Kind, int] = {
             "account": ports.port("account", settings.port_offset).number,
@@ -79,6 +80,12 @@ class Cluster:
         )
 
     def _start(self) -> None:
+        if self.makes_devices:
+            self.devices.mkdir(mode=0o700, parents=True, exist_ok=True)
+        elif not self.devices.is_dir():
+            raise RingError(
+                f"{self.devices} (`object_devices`) is no directory: make it, with one directory for each device"
+            )
         told = self.directory / policies.FILE
         if not told.exists():
             if not self.makes:

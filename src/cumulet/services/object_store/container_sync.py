@@ -28,7 +28,7 @@ from cumulet.services.object_store.storage.databases import CONTAINERS
 from cumulet.services.object_store.sync_realms import SyncError, Target, signature
 
 if TYPE_CHECKING:
-    from cumulet.services.object_store.runtime import ObjectStoreRuntime
+    from cumulet.services.object_store.inside import Inside
 
 log = logging.getLogger("cumulet.object_store.sync")
 
@@ -46,7 +46,7 @@ class Failed(Exception):
 
 
 class ContainerSyncer:
-    def __init__(self, service: "ObjectStoreRuntime") -> None:
+    def __init__(self, service: "Inside") -> None:
         self.service = service
         self._without: dict[str, tuple[float, float]] = {}
         """Databases that are not synchronised, and when they were written last."""
@@ -105,7 +105,7 @@ class Pass:
 
     def __init__(
         self,
-        service: "ObjectStoreRuntime",
+        service: "Inside",
         session: aiohttp.ClientSession,
         database: Database,
         info: Info,

@@ -26,7 +26,7 @@ from cumulet.services.object_store.storage.expiring import ACCOUNT, parse
 from cumulet.services.object_store.words import listed
 
 if TYPE_CHECKING:
-    from cumulet.services.object_store.runtime import ObjectStoreRuntime
+    from cumulet.services.object_store.inside import Inside
 
 log = logging.getLogger("cumulet.object_store.expirer")
 
@@ -50,7 +50,7 @@ class Task:
 
     queue: str
     entry: str
-    at: int
+    at: Timestamp
     account: str
     container: str
     object: str
@@ -58,7 +58,7 @@ class Task:
 
 
 class Expirer:
-    def __init__(self, service: "ObjectStoreRuntime") -> None:
+    def __init__(self, service: "Inside") -> None:
         settings = service.kernel.settings
         self.service = service
         self.rate = settings.object_expirer_rate
@@ -91,7 +91,7 @@ class Expirer:
         deleted += sum(await asyncio.gather(*going))
         if deleted:
             log.info("%d objects whose time had come were deleted", deleted)
-        notes = self.service.recon.notes["object"]
+        notes = self.service.host.recon.notes["object"]
         notes |= {"object_expiration_pass": time.monotonic() - began, "expired_last_pass": deleted}
 
     async def _tasks(self) -> AsyncIterator[Task]:
@@ -129,11 +129,11 @@ class Expirer:
                 log.error("%s/%s/%s is no entry of the queue", ACCOUNT, queue, row.name)
                 continue
             now = time.time()
-            if at > now:
+            if at.seconds > now:
                 break
             unasked = row.content_type == ASYNC
             delay = self.delays.get(f"{account}/{container}", self.delays.get(account, 0.0))
-            if self._is_mine(f"{queue}/{row.name}") and (unasked or at <= now - delay):
+            if self._is_mine(f"{queue}/{row.name}") and (unasked or at.seconds <= now - delay):
                 yield Task(queue, row.name, at, account, container, object, unasked)
         if is_empty:
             await close(await self._ask("DELETE", queue))
@@ -163,15 +163,14 @@ class Expirer:
 
     async def _do(self, task: Task) -> bool:
         """Whether the object is gone, and its entry with it."""
-        at = Timestamp(task.at * 100_000)
-        headers = {"X-Timestamp": at.normal}
+        headers = {"X-Timestamp": task.at.normal}
         if not task.unasked:
-            headers |= {"X-If-Delete-At": str(task.at), "X-Backend-Clean-Expiring-Object-Queue": "no"}
+            headers |= {"X-If-Delete-At": str(int(task.at.seconds)), "X-Backend-Clean-Expiring-Object-Queue": "no"}
         response = await self.service.core(_request("DELETE", task.account, task.container, task.object, headers))
         await close(response)
         good = response.ok or response.status == 409 or (task.unasked and response.status == 404)
         if not good:
-            vain = response.status in (404, 412) and task.at <= time.time() - self.reclaim
+            vain = response.status in (404, 412) and task.at.seconds <= time.time() - self.reclaim
             if not vain:
                 if response.status not in (404, 412):
                     log.error(

@@ -5,6 +5,7 @@ from cumulet.core.tasks import Tasks
 from cumulet.services.object_store.cluster import Cluster
 from cumulet.services.object_store.node import Kind, StorageServer
 from cumulet.services.object_store.nodes import ClusterNodes
+from cumulet.services.object_store.recon import Recon
 from cumulet.services.object_store.rsyncd import RsyncDaemon
 from cumulet.services.object_store.servers import StorageFace
 from cumulet.services.object_store.storage.catalogue import Catalogue
@@ -26,7 +27,8 @@ class StorageHost:
         self.settings = settings
         self.cluster = cluster
         self.servers: dict[Kind, StorageServer] = {}
-        self.faces = {kind: StorageFace(kind, self.servers) for kind in KINDS}
+        self.recon = Recon(self)
+        self.faces = {kind: StorageFace(kind, self.servers, self.recon) for kind in KINDS}
         self.nodes = ClusterNodes(self.servers, cluster.is_here)
         self.rsyncd = RsyncDaemon(cluster, settings)
         self.catalogue: Catalogue | None = None

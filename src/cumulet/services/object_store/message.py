@@ -25,7 +25,7 @@ PIECE = 1 << 16
 
 
 class Response(HttpResponse):
-    """A reply; its headers ignore case. `body` is bytes, an async iterator of bytes, or a part of a file."""
+    """A reply; its headers ignore case. `body` is bytes, a part of a file, or an async iterator of both."""
 
     headers: Headers
 
@@ -129,6 +129,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 """What answers requests: the proxy's core, or a layer around it."""
 
 
+async def ask(app: Handler, request: Request) -> Response:
+    """The reply to a request that a layer makes, where a refusal is a reply as any other."""
+    try:
+        return await app(request)
+    except Refusal as refusal:
+        return refusal.response
+
+
 def empty() -> AsyncIterator[bytes]:
     return stream(b"")
 
@@ -155,7 +163,11 @@ async def chunks(response: Response) -> AsyncGenerator[bytes]:
             yield piece
     else:
         async for piece in body:
-            yield piece
+            if isinstance(piece, File):
+                async for part in chunks(Response(200, piece)):
+                    yield part
+            else:
+                yield piece
 
 
 async def drain(response: Response) -> bytes:
@@ -174,11 +186,21 @@ async def close(response: Response) -> None:
 PHRASES = {
     408: "Request Timeout",
     413: "Request Entity Too Large",
+    416: "Requested Range Not Satisfiable",
+    422: "Unprocessable Entity",
     497: "Blacklisted",
     498: "Rate Limited",
     499: "Client Disconnect",
     507: "Insufficient Storage",
 }
+
+
+EXPLAINED = {
+    400: "The server could not comply with the request since it is either malformed or otherwise incorrect.",
+    409: "There was a conflict when trying to complete your request.",
+    422: "Unable to process the contained instructions",
+}
+"""What clients find in the body of a refusal without a text of its own."""
 
 
 def phrase(status: int) -> str:
@@ -187,7 +209,8 @@ def phrase(status: int) -> str:
 
 def refuse(status: int, text: str = "", **headers: str) -> Response:
     """A reply that says in plain words why a request is not served; `headers` have `_` for `-`."""
-    body = (text or f"<html><h1>{phrase(status)}</h1></html>").encode()
+    said = f"<p>{EXPLAINED[status]}</p>" if status in EXPLAINED else ""
+    body = (text or f"<html><h1>{phrase(status)}</h1>{said}</html>").encode()
     kind = "text/plain; charset=UTF-8" if text else "text/html; charset=UTF-8"
     told = {name.replace("_", "-"): value for name, value in headers.items()}
     return Response(status, body, {"Content-Type": kind, **told})

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cumulet.services.object_store.layers.account_quotas import AccountQuotas
+from cumulet.services.object_store.layers.bulk import Bulk
 from cumulet.services.object_store.layers.cname_lookup import cname_lookup
 from cumulet.services.object_store.layers.container_quotas import ContainerQuotas
 from cumulet.services.object_store.layers.container_sync import ContainerSync
+from cumulet.services.object_store.layers.copy import Copies
 from cumulet.services.object_store.layers.crossdomain import CrossDomain
+from cumulet.services.object_store.layers.dlo import DynamicLargeObjects
 from cumulet.services.object_store.layers.domain_remap import domain_remap
 from cumulet.services.object_store.layers.encryption import encryption
 from cumulet.services.object_store.layers.etag_quoter import EtagQuoter
@@ -26,8 +29,12 @@ from cumulet.services.object_store.layers.name_check import name_check
 from cumulet.services.object_store.layers.ratelimit import ratelimit
 from cumulet.services.object_store.layers.read_only import ReadOnly
 from cumulet.services.object_store.layers.recon import recon
+from cumulet.services.object_store.layers.slo import StaticLargeObjects
 from cumulet.services.object_store.layers.staticweb import StaticWeb
+from cumulet.services.object_store.layers.symlink import Symlinks
 from cumulet.services.object_store.layers.tempurl import TempUrls
+from cumulet.services.object_store.layers.versions import Versions
+from cumulet.services.object_store.layers.versions_legacy import LegacyVersions
 from cumulet.services.object_store.message import Handler
 from cumulet.services.object_store.s3.layer import S3
 
@@ -44,6 +51,7 @@ LAYERS: Sequence[LayerType] = (
     EtagQuoter,
     ListingFormats,
     ContainerSync,
+    Bulk,
     TempUrls,
     ratelimit,
     ReadOnly,
@@ -51,8 +59,14 @@ LAYERS: Sequence[LayerType] = (
     S3,
     KeystoneAuth,
     StaticWeb,
+    Copies,
     ContainerQuotas,
     AccountQuotas,
+    StaticLargeObjects,
+    DynamicLargeObjects,
+    LegacyVersions,
+    Versions,
+    Symlinks,
     encryption,
 )
 """catch errors and gatekeeper are in proxy/front.py. Then: healthcheck, recon, crossdomain, listed endpoints, name check, cname
@@ -60,7 +74,7 @@ lookup, domain remap, ETag quotes, listing formats, container sync, bulk, tempur
 identity (keystoneauth), static web, copy, container quotas, account quotas, SLO, DLO, versions, symlinks, encryption, the
 core. Some are functions, which leave a layer out that no setting asks for."""
 
-INNER: Sequence[LayerType] = (encryption,)
+INNER: Sequence[LayerType] = (Symlinks, encryption)
 """The layers that know how an object is kept, for what the program does with objects by itself."""
 
 

@@ -17,7 +17,7 @@ from cumulet.core.tasks import in_thread
 from cumulet.services.object_store.message import Response
 
 if TYPE_CHECKING:
-    from cumulet.services.object_store.runtime import ObjectStoreRuntime
+    from cumulet.services.object_store.host import StorageHost
 
 PREFIX = "/recon/"
 KINDS = ("account", "container", "object")
@@ -59,8 +59,8 @@ NOTES: dict[tuple[str, str], tuple[str, ...]] = {
 class Recon:
     """What a node tells of itself. `notes` is what its daemons did last, by kind of server."""
 
-    def __init__(self, service: "ObjectStoreRuntime") -> None:
-        self.service = service
+    def __init__(self, host: "StorageHost") -> None:
+        self.host = host
         self.notes: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
         self._checks: dict[str, Callable[[], Any]] = {
             "devices": self._devices,
@@ -90,12 +90,41 @@ class Recon:
             names = NOTES.get((check, kind))
             if names is None:
                 return _text(404, f"Invalid path: {path}")
-            value = {name: self.notes[kind or "object"].get(name) for name in names}
+            told = self.notes[kind or "object"] | await in_thread(self._live, check, kind)
+            value = {name: told.get(name) for name in names}
         return Response(200, encode_json(value), {"Content-Type": "application/json"})
+
+    def _live(self, check: str, kind: str) -> dict[str, Any]:
+        """What daemons count as they go."""
+        objects, catalogue = self.host.objects, self.host.catalogue
+        if objects is None or catalogue is None:
+            return {}
+        if check == "async":
+            pending = sum(1 for _ in self._root.glob("*/async_pending*/*/*"))
+            return {"async_pending": pending, "async_pending_last": time.time()}
+        if check == "replication":
+            daemon = objects.replicator if kind == "object" else catalogue.replicator
+            stats = {"attempted": daemon.passes, "success": daemon.pushed, "failure": daemon.failed}
+            minutes = daemon.seconds / 60
+            return {
+                "replication_time": minutes if kind == "object" else daemon.seconds,
+                "replication_stats": stats,
+                "object_replication_time": minutes,
+            }
+        if check == "updater" and kind == "object":
+            updater = objects.updater
+            return {"object_updater_stats": {"successes": updater.delivered, "failures": updater.failed}}
+        if check == "auditor" and kind == "object":
+            passes, quarantined = objects.auditor.audited, objects.auditor.quarantined
+            return {"object_auditor_stats_ALL": {"passes": passes, "quarantined": quarantined, "errors": 0}}
+        if check == "auditor":
+            audited, mended = catalogue.auditor.audited, catalogue.auditor.mended
+            return {f"{kind}_audits_passed": audited, f"{kind}_audits_failed": mended}
+        return {}
 
     @property
     def _root(self) -> Path:
-        return Path(self.service.host.devices.root)
+        return Path(self.host.devices.root)
 
     def _names(self) -> list[str]:
         """The devices of this node, there or not."""
@@ -103,7 +132,7 @@ class Recon:
         return sorted(entry.name for entry in root.iterdir() if entry.is_dir()) if root.is_dir() else []
 
     def _usable(self, name: str) -> bool:
-        return self.service.host.devices.usable(name)
+        return self.host.devices.usable(name)
 
     def _devices(self) -> Any:
         return {str(self._root): self._names()}
@@ -135,10 +164,10 @@ class Recon:
         return counts
 
     def _rings(self) -> Any:
-        return {str(path): _md5(path) for path in sorted(self.service.cluster.directory.glob("*.ring.gz"))}
+        return {str(path): _md5(path) for path in sorted(self.host.cluster.directory.glob("*.ring.gz"))}
 
     def _cluster(self) -> Any:
-        path = self.service.cluster.directory / "swift.conf"
+        path = self.host.cluster.directory / "swift.conf"
         return {str(path): _md5(path) if path.exists() else None}
 
 

@@ -13,6 +13,7 @@ from cumulet.core.errors import Invalid
 from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
 from cumulet.services.object_store.mime import BOUNDARY, FOOTER, Parted
 from cumulet.services.object_store.node import BackendRequest, Kind, StorageServer
+from cumulet.services.object_store.recon import PREFIX, Recon
 
 WITH_BODY = frozenset(("PUT", "POST", "REPLICATE", "UPDATE", "SSYNC"))
 
@@ -20,14 +21,17 @@ WITH_BODY = frozenset(("PUT", "POST", "REPLICATE", "UPDATE", "SSYNC"))
 class StorageFace:
     """Answers the HTTP requests that are for one storage server."""
 
-    def __init__(self, kind: Kind, servers: Mapping[Kind, StorageServer]) -> None:
+    def __init__(self, kind: Kind, servers: Mapping[Kind, StorageServer], recon: Recon) -> None:
         self.kind = kind
+        self.recon = recon
         self._servers = servers
 
     async def answer(self, http: HttpRequest) -> HttpResponse:
         """Answer one request; never raises but for cancellation."""
         if http.raw_path == "/healthcheck":
             return Response(200, b"OK", {"Content-Type": "text/plain"})
+        if http.raw_path.startswith(PREFIX):
+            return await self.recon.answer(http.method, http.raw_path)
         try:
             return await self._servers[self.kind].handle(self._request(http))
         except Refusal as refusal:

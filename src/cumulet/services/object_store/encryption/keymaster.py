@@ -114,6 +114,18 @@ class Keymaster:
         return Keys(id, _key(root, path), _key(root, whole) if object else b"")
 
 
+def keymaster(directory: Path, wanted: bool) -> Keymaster | None:
+    """The root secrets in a directory: made if encryption is wanted, None where it is not and never was."""
+    path = directory / FILE
+    if not path.exists():
+        if not wanted:
+            return None
+        make(path)
+    made = Keymaster(path)
+    made.load()
+    return made
+
+
 def make(path: Path) -> None:
     """A new cluster's root secret."""
     value = base64.b64encode(secrets.token_bytes(KEY)).decode()

@@ -30,7 +30,7 @@ from cumulet.services.object_store.encryption.cipher import (
     wrap,
 )
 from cumulet.services.object_store.encryption.decrypt import decrypted
-from cumulet.services.object_store.encryption.keymaster import FILE, Keymaster, Keys, make
+from cumulet.services.object_store.encryption.keymaster import Keymaster, Keys
 from cumulet.services.object_store.message import (
     Handler,
     Headers,
@@ -44,7 +44,7 @@ from cumulet.services.object_store.message import (
 from cumulet.services.object_store.proxy.limits import check_metadata
 
 if TYPE_CHECKING:
-    from cumulet.services.object_store.runtime import ObjectStoreRuntime
+    from cumulet.services.object_store.inside import Inside
 
 log = logging.getLogger("cumulet.object_store")
 
@@ -65,19 +65,13 @@ LARGE = 128 << 10
 """Bytes of a piece that are hashed and encrypted in a thread."""
 
 
-def encryption(service: "ObjectStoreRuntime", app: Handler) -> Handler:
+def encryption(service: "Inside", app: Handler) -> Handler:
     """The layer; none where nothing is to be encrypted, and nothing ever was."""
-    path = service.cluster.directory / FILE
+    if service.keymaster is None:
+        return app
     wanted = service.kernel.settings.object_encryption
-    if not path.exists():
-        if not wanted:
-            return app
-        make(path)
-    keymaster = Keymaster(path)
-    keymaster.load()
-    service.told["encryption"] = {"enabled": wanted}
-    service.told_admin["encryption"] = {"enabled": wanted}
-    return Encryption(app, keymaster, wanted)
+    service.told["encryption"] = service.told_admin["encryption"] = {"enabled": wanted}
+    return Encryption(app, service.keymaster, wanted)
 
 
 class Encryption:
@@ -149,7 +143,7 @@ class Encryption:
 
     async def _reveal(self, request: Request, response: Response) -> None:
         headers = response.headers
-        if response.ok or response.status in (304, 412):
+        if response.ok or response.status in (304, 412, 416):
             body = CryptoMeta.load(headers[BODY]) if BODY in headers else None
             posted = CryptoMeta.load(headers[POSTED], check=False) if POSTED in headers else None
             path = request.account, request.container, request.object

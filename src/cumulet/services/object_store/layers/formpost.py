@@ -130,12 +130,16 @@ def _headers(fields: dict[str, str], part: Part) -> Headers:
 
 
 async def _at_most(data: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """A file's data, which must end before the form does."""
     size = 0
-    async for piece in data:
-        size += len(piece)
-        if size > most:
-            raise Refusal(refuse(400, "FormPost: max_file_size exceeded"))
-        yield piece
+    try:
+        async for piece in data:
+            size += len(piece)
+            if size > most:
+                raise Refusal(refuse(400, "FormPost: max_file_size exceeded"))
+            yield piece
+    except FormError as error:
+        raise Refusal(refuse(400, f"FormPost: {error}")) from None
 
 
 def _no_leave(request: Request, reason: str) -> Refusal:

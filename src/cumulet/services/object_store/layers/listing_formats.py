@@ -19,6 +19,9 @@ OFFERED = (PLAIN, JSON, XML, "text/xml")
 MOST = 1024 * 10_000 * 2
 """Bytes of a body that may be a listing."""
 
+LISTING_AS_IT_IS = "X-Backend-Listing-As-It-Is"
+"""Of a reply: a listing that is JSON whatever format was asked for."""
+
 
 class ListingFormats:
     """The layer."""
@@ -33,7 +36,7 @@ class ListingFormats:
             return await self.app(request)
         asked = request.query.get("format")
         if asked:
-            kind = FORMATS.get(asked.lower(), PLAIN)
+            kind = request.headers["Accept"] = FORMATS.get(asked.lower(), PLAIN)
         else:
             found = _accepted(request.headers.get("Accept"))
             if not found:
@@ -44,6 +47,8 @@ class ListingFormats:
         if response.status not in (200, 204):
             return response
         headers = response.headers
+        if LISTING_AS_IT_IS in headers:
+            return response
         if not asked:
             before = headers.get("Vary")
             if before is None:

@@ -16,6 +16,6 @@ def recon(service: "ObjectStoreRuntime", app: Handler) -> Handler:
     async def layer(request: Request) -> Response:
         if not request.raw_path.startswith(PREFIX):
             return await app(request)
-        return await service.recon.answer(request.method, request.raw_path)
+        return await service.host.recon.answer(request.method, request.raw_path)
 
     return layer

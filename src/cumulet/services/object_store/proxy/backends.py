@@ -113,13 +113,14 @@ class Backends:
         if request.method == "GET" and request.kind == "object" and hasattr(response.body, "__aiter__"):
             length = response.headers.get("Content-Length", "")
             if response.status == 200 and length.isdigit() and response.headers.get("Etag"):
-                response.body = self._resumed(ring, request, response, device, int(length))
+                etag = response.headers["Etag"].strip('"')
+                response.body = self._resumed(ring, request, response.body, device, etag, int(length))
         return response
 
     async def _resumed(
-        self, ring: Ring, request: BackendRequest, response: Response, device: Device, length: int
+        self, ring: Ring, request: BackendRequest, body: AsyncIterator[bytes], device: Device, etag: str, length: int
     ) -> AsyncIterator[bytes]:
-        sent, etag, body = 0, response.headers["Etag"].strip('"'), response.body
+        sent = 0
         tried = {device}
         while True:
             try:

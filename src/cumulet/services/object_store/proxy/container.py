@@ -3,14 +3,15 @@
 Reference: https://docs.openstack.org/api-ref/object-store/#containers
 """
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from cumulet.api.http import Query
-from cumulet.services.object_store.message import Headers, Request, Response, refuse
+from cumulet.services.object_store.message import Headers, Request, Response, empty, refuse, stream
 from cumulet.services.object_store.proxy import limits
 from cumulet.services.object_store.proxy.account import create_account, hide, is_made
 from cumulet.services.object_store.proxy.acl import AclError, clean_acl
-from cumulet.services.object_store.proxy.backends import said_yes
+from cumulet.services.object_store.proxy.backends import best, quorum, said_yes
 from cumulet.services.object_store.proxy.headers import all_of, kept, tell
 from cumulet.services.object_store.proxy.info import account_info, forget
 
@@ -87,6 +88,21 @@ async def delete(core: "Core", request: Request, refusal: Response | None) -> Re
         return refuse(404)
     response = await _write(core, request, {})
     return refuse(404) if response.status == 202 else response
+
+
+async def merge(core: "Core", request: Request, refusal: Response | None) -> Response:
+    """UPDATE: rows of many objects at once, which only the program itself sends"""
+    ring = core.service.rings.container
+    part = core.partition(ring, request.account, request.container)
+    data = b"".join([piece async for piece in request.body or empty()])
+    devices = ring.devices(part)
+    answers = await asyncio.gather(
+        *(
+            core.backends.call(device, core.backend("container", request, part, all_of(request), body=stream(data)))
+            for device in devices
+        )
+    )
+    return best(answers, quorum(len(devices)))
 
 
 METHODS = {"GET": show, "HEAD": show, "PUT": make, "POST": update, "DELETE": delete}

@@ -58,6 +58,8 @@ class Core:
         if request.method == "OPTIONS":
             return await preflight(self, request, methods)
         serve = methods.get(request.method)
+        if request.method == "UPDATE" and kind == "container" and request.source and request.authorize is None:
+            serve = container.merge
         if serve is None:
             return refuse(405, Allow=", ".join([*methods, "OPTIONS"]))
         refusal = None

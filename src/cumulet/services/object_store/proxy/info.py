@@ -92,11 +92,10 @@ def forget(request: Request, account: str, container: str = "", object: str = ""
 async def _asked(app: Handler, request: Request, level: Level, key: Key, fresh: bool) -> Info:
     memo = ("info", *key)
     found: Info | None = request.memo.get(memo)
-    if found is not None:
+    if found is not None and (not fresh or level == "object"):
         return found
     infos: InfoCache | None = request.memo.get(INFOS)
-    if infos is not None and not fresh:
-        found = infos.get(key)
+    found = infos.get(key) if infos is not None and not fresh else None
     if found is None:
         asked_at = infos.changes if infos is not None else 0
         account, container, object = key

@@ -75,6 +75,21 @@ def check_length(name: str, kind: Kind) -> Response | None:
     return None
 
 
+OWN_TYPE = "X-Backend-Content-Type-Overridden"
+"""Says that parameters of a Content-Type that begin with swift_ are the program's own; no client may set such."""
+
+
+def check_type(request: Request) -> Response | None:
+    """Whether a content type is one that clients may set."""
+    told = request.headers.get("Content-Type", "")
+    if "\ufffd" in told:
+        return refuse(400, "Invalid Content-Type")
+    own = "swift_" in told and any(part.lstrip().startswith("swift_") for part in told.split(";")[1:])
+    if own and OWN_TYPE not in request.headers:
+        return refuse(400, "Invalid Content-Type, swift_* is not a valid parameter name.")
+    return None
+
+
 def check_upload(request: Request) -> Response | None:
     """Whether the headers of a PUT of an object are in order: its size is known or it is sent in chunks."""
     length = request.length
@@ -90,7 +105,7 @@ def check_upload(request: Request) -> Response | None:
     return (
         check_length(request.object, "object")
         or check_delete_at(request)
-        or ("\ufffd" in request.headers.get("Content-Type", "") and refuse(400, "Invalid Content-Type"))
+        or check_type(request)
         or check_metadata(request, "object")
     )
 

@@ -35,7 +35,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
     headers = response.headers
     if (etag := headers.get("Etag")) is not None and '"' in etag:
         headers["Etag"] = etag.replace('"', "")
-    if "swift_" in headers.get("Content-Type", ""):
+    if "swift_bytes=" in headers.get("Content-Type", ""):
         headers["Content-Type"] = _plain_type(headers["Content-Type"])
     if response.ok or response.status in (304, 416):
         headers["Accept-Ranges"] = "bytes"
@@ -65,6 +65,7 @@ async def update(core: "Core", request: Request, refusal: Response | None) -> Re
     if isinstance(found, Response):
         return found
     wrong = limits.check_metadata(request, "object") or limits.check_delete_at(request)
+    wrong = wrong or limits.check_type(request)
     if wrong is not None:
         return wrong
     copies = headers_for(core, request, found)
@@ -118,6 +119,6 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
 
 
 def _plain_type(told: str) -> str:
-    """A content type without what the program notes in it."""
+    """A content type without the size of a large object, which the program notes in it for listings."""
     first, *parameters = told.split(";")
-    return ";".join([first, *(each for each in parameters if not each.strip().startswith("swift_"))])
+    return ";".join([first, *(each for each in parameters if not each.strip().startswith("swift_bytes="))])

@@ -15,6 +15,7 @@ from cumulet.services.object_store.storage.database_rounds import Job, Rounds
 from cumulet.services.object_store.storage.databases import CONTAINERS, Databases
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.reaper import Reaper
+from cumulet.services.object_store.storage.reconciler import Reconciler
 from cumulet.services.object_store.storage.reports import Cluster, Reports
 
 DAY = 86400
@@ -37,6 +38,7 @@ class Catalogue:
         age, delay = settings.object_reclaim_age, settings.object_reaper_delay
         self.auditor = DatabaseAuditor(self.databases, cluster)
         self.reaper = Reaper(self.databases, nodes, cluster, cluster.salt, delay=delay)
+        self.reconciler = Reconciler(self.databases, nodes, cluster, cluster.salt)
         self._rounds = Rounds(self.databases, cluster)
         self.replicator = DatabaseReplicator(self.databases, nodes, cluster, reclaim_age=age)
 
@@ -47,6 +49,7 @@ class Catalogue:
         self.tasks.every("reports to accounts", told.object_update_interval, self.reports.again)
         self.tasks.every("database auditor", told.object_database_audit_interval, self.auditor.run)
         self.tasks.every("account reaper", told.object_reaper_interval, self.reaper.run)
+        self.tasks.every("reconciler", told.object_replication_interval, self.reconciler.run)
         self.tasks.spawn("reports to accounts from before", self.report_all())
         self.tasks.every("deleted rows", min(DAY, told.object_reclaim_age), self.replicator.reclaim)
 

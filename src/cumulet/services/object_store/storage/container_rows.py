@@ -140,10 +140,10 @@ def find(conn: sqlite3.Connection, policy: int, name: str) -> Row | None:
     return None
 
 
-def since(conn: sqlite3.Connection, sequence: int, limit: int) -> list[tuple[int, Row]]:
-    """What has changed after a point, in order: its number and the row."""
-    query = f"SELECT {COLUMNS} FROM object WHERE sequence > ? ORDER BY sequence LIMIT ?"
-    return [(found[9], _row(found)) for found in conn.execute(query, (sequence, limit))]
+def since(conn: sqlite3.Connection, sequence: int, limit: int, but: int = -1) -> list[tuple[int, Row]]:
+    """What has changed after a point, in order, `but` under one policy: its number and the row."""
+    query = f"SELECT {COLUMNS} FROM object WHERE sequence > ? AND policy != ? ORDER BY sequence LIMIT ?"
+    return [(found[9], _row(found)) for found in conn.execute(query, (sequence, but, limit))]
 
 
 def reclaim(unit: Unit, before: str, limit: int) -> int:

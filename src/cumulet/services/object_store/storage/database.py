@@ -234,8 +234,8 @@ class Database:
             if not self.path.exists():
                 fresh = True
                 new = next((new for _, new, _ in batch if new is not None), None)
-                if new is None:
-                    raise Missing(self.path)
+                if new is None or not self.path.parents[4].is_dir():
+                    raise self._missing()
                 _make(self.path, self.schema, replace(new, id=new.id or uuid4().hex))
             self._writer = _connect(self.path)
             self._file = _identity(self.path)
@@ -264,7 +264,7 @@ class Database:
             if self._info is None:
                 if self._writer is None:
                     if not self.path.exists():
-                        raise Missing(self.path)
+                        raise self._missing()
                     self._writer = _connect(self.path)
                     self._file = _identity(self.path)
                 self._known(_load(self._writer))
@@ -292,6 +292,11 @@ class Database:
                         self._readers.append(conn)
                     elif conn is not None:
                         conn.close()
+
+    def _missing(self) -> Exception:
+        """What it means that there is no file: there is no such database, or its device is gone."""
+        device = self.path.parents[4]
+        return Missing(self.path) if device.is_dir() else Full(f"The device {device} is not there.")
 
     def _known(self, info: Info) -> None:
         self._info, self.memo = info, None
@@ -361,7 +366,7 @@ class Database:
             if "malformed" in text or "not a database" in text:
                 raise self._quarantine(text) from error
             if "unable to open" in text and not self.path.exists():
-                raise Missing(self.path) from None
+                raise self._missing() from None
             if any(word in text for word in ("full", "disk I/O", "readonly", "unable to open")):
                 raise Full(f"{self.path}: {text}") from error
             raise

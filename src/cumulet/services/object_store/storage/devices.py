@@ -10,7 +10,7 @@ THREADS = 8
 """Disk work of a node at one time."""
 
 LOOK = 0.5
-"""Seconds after which it is looked anew how much room a device has, as long as there is plenty."""
+"""Seconds after which it is looked anew whether a device is there, and how much room it has (at once where it is little)."""
 
 
 class Devices:
@@ -21,15 +21,20 @@ class Devices:
         self.root = str(root)
         self.mounts = mounts
         self.reserve = reserve
+        self._there: dict[str, tuple[float, bool]] = {}
         self._room: dict[str, tuple[float, int, float]] = {}
         self.threads = DiskThreads(THREADS)
 
     def usable(self, device: str) -> bool:
-        """Whether a device is there. It blocks only as long as the file system of the root does."""
-        path = f"{self.root}/{device}"
-        if not device or "/" in device or device.startswith("."):
-            return False
-        return os.path.ismount(path) if self.mounts else os.path.isdir(path)
+        """Whether a device is there, or was a moment ago. It blocks only as long as the file system of the root does."""
+        until, there = self._there.get(device, (0.0, False))
+        if not there or until < time.monotonic():
+            path = f"{self.root}/{device}"
+            if not device or "/" in device or device.startswith("."):
+                return False
+            there = os.path.ismount(path) if self.mounts else os.path.isdir(path)
+            self._there[device] = (time.monotonic() + LOOK, there)
+        return there
 
     def names(self) -> list[str]:
         """The devices that are there."""

@@ -4,7 +4,7 @@ As swift has it: containers of one day each (spread over a hundred) in the accou
 `<time>-<account>/<container>/<object>`.
 """
 
-from cumulet.services.object_store.names import HashSalt
+from cumulet.services.object_store.names import HashSalt, Timestamp
 
 ACCOUNT = ".expiring_objects"
 DAY = 86400
@@ -30,8 +30,13 @@ def entry(seconds: int, account: str, container: str, object: str) -> str:
     return f"{due(seconds)}-{account}/{container}/{object}"
 
 
-def parse(name: str) -> tuple[int, str, str, str]:
+def entry_of_delete(at: Timestamp, account: str, container: str, object: str) -> str:
+    """The name of the entry of an object that is to go for what a user said at a time, which then has all its digits."""
+    return f"{at.normal}-{account}/{container}/{object}"
+
+
+def parse(name: str) -> tuple[Timestamp, str, str, str]:
     """The time, account, container and object of an entry; ValueError where it is none."""
     told, _, path = name.partition("-")
     account, container, object = path.split("/", 2)
-    return int(told), account, container, object
+    return Timestamp.parse(told), account, container, object

@@ -106,8 +106,8 @@ def listing(conn: sqlite3.Connection, source: Source, wanted: Wanted) -> bytes:
     names = _range(prefix, low, high, wanted.reserved)
     if not delimiter:
         statement, values = names.statement(source, f"{source.row} AS j", wanted.reverse)
-        found = conn.execute(f"SELECT group_concat(j) FROM ({statement})", [*values, wanted.limit]).fetchone()[0]
-        return f"[{found or ''}]".encode()
+        whole = f"SELECT CAST('[' || coalesce(group_concat(j), '') || ']' AS BLOB) FROM ({statement})"
+        return bytes(conn.execute(whole, [*values, wanted.limit]).fetchone()[0])
     entries = _folded(conn, source, names, wanted, prefix, delimiter, low)
     return f"[{','.join(entries)}]".encode()
 

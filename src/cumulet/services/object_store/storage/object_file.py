@@ -11,6 +11,7 @@ import errno
 import os
 import struct
 from dataclasses import dataclass, field
+from hashlib import md5
 from zlib import crc32
 
 import msgspec
@@ -23,6 +24,7 @@ SPARE = 8192
 """Bytes read from the end of a large file at once: most footers are smaller."""
 INLINE = 1 << 16
 """Objects up to this size are read as a whole."""
+WHOLE = INLINE + SPARE + 1
 ZERO = Timestamp(0)
 KEPT_FROM_DATA = frozenset({"content-length", "deleted", "etag", "x-static-large-object"})
 SYSMETA = "x-object-sysmeta-"
@@ -154,11 +156,16 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
             continue
         except ValueError:
             raise Torn(f"{directory}/{files.data} is not named by a time") from None
-        ends = found.metadata.get("X-Delete-At")
-        if ends and not expired and int(ends) * 100_000 <= now.ticks:
+        if not expired and has_ended(found, now):
             raise Absent(found.timestamp, found.metadata)
         return found
     raise Absent
+
+
+def has_ended(found: Object, now: Timestamp) -> bool:
+    """Whether an object's time has come."""
+    ends = found.metadata.get("X-Delete-At")
+    return ends is not None and int(ends) * 100_000 <= now.ticks
 
 
 def _assemble(directory: str, files: Files, body: bool) -> Object:
@@ -185,11 +192,16 @@ def _assemble(directory: str, files: Files, body: bool) -> Object:
 
 
 def read_data(path: str, body: bool) -> tuple[Metadata, int, bytes | None, OpenFile | None]:
-    """Metadata, length, and the body of a .data file, or the open file where that is large. Torn."""
+    """Metadata, length, and the body of a .data file, or the open file where that is large. Torn; a small body too is held
+    against its MD5."""
     handle = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    size = os.fstat(handle.fd).st_size
-    start = 0 if body and size <= INLINE + SPARE else max(0, size - SPARE)
-    end = os.pread(handle.fd, size - start, start)
+    start = 0
+    end = os.pread(handle.fd, WHOLE, 0) if body else b""
+    size = len(end)
+    if not body or size == WHOLE:
+        size = os.fstat(handle.fd).st_size
+        start = max(0, size - SPARE)
+        end = os.pread(handle.fd, size - start, start)
     if len(end) < TAIL.size:
         raise Torn(f"{path} has no footer")
     length, checksum, magic = TAIL.unpack_from(end, len(end) - TAIL.size)
@@ -209,7 +221,10 @@ def read_data(path: str, body: bool) -> tuple[Metadata, int, bytes | None, OpenF
     if not body:
         return metadata, told, None, None
     if start == 0 and told <= INLINE:
-        return metadata, told, end[:told], None
+        content = end[:told]
+        if md5(content, usedforsecurity=False).hexdigest() != metadata["ETag"]:
+            raise Torn(f"{path} does not have the MD5 {metadata['ETag']} that it was stored with")
+        return metadata, told, content, None
     return metadata, told, None, handle
 
 
@@ -322,7 +337,8 @@ def _nameless(temporary: str) -> int:
     try:
         return os.open(temporary, flags, 0o600)
     except FileNotFoundError:
-        os.makedirs(temporary, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(temporary)  # and never the device itself
         return os.open(temporary, flags, 0o600)
 
 

@@ -6,6 +6,7 @@ change is told to the containers that the request names before it is answered. R
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from hashlib import md5
 from typing import Any
@@ -18,6 +19,7 @@ from cumulet.services.object_store.names import HashSalt, Timestamp
 from cumulet.services.object_store.node import BackendRequest, Nodes
 from cumulet.services.object_store.storage import object_file, suffix_hashes
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
+from cumulet.services.object_store.storage.hot import Hot
 from cumulet.services.object_store.storage.object_file import (
     SYSMETA,
     ZERO,
@@ -39,6 +41,8 @@ BLOCK = 1 << 20
 """Bytes of a larger one that are hashed and written at once, while the next ones come in."""
 SYNCED = 64 << 20
 """Bytes after which the disk is set to work, rather than all at the end."""
+HOT = 64 << 20
+"""Bytes of small objects that are held in memory."""
 KEPT = frozenset(
     {
         "cache-control",
@@ -64,6 +68,7 @@ class ObjectServer:
         self.devices = devices
         self.salt = salt
         self.updates = Updates(devices, salt, nodes)
+        self.hot = Hot(HOT)
         self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
             "PUT": self.put,
             "GET": self.get,
@@ -119,13 +124,20 @@ class ObjectServer:
         asked = request.headers
         now = _timestamp(asked, needed=False)
         whole = request.method == "GET"
-        try:
-            found: Object = await self.devices.threads.run(
-                self._get, named, directory, now, _opens_expired(asked), whole
-            )
-        except Absent as absent:
-            return _absent(asked, absent)
-        headers = _headers(found)
+        opens_expired = _opens_expired(asked)
+        held = self.hot.get(directory)
+        if held is not None and (not whole or held.found.body is not None):
+            found, headers = held.found, Headers(held.headers)
+            if object_file.has_ended(found, now) and not opens_expired:
+                return _absent(asked, Absent(found.timestamp))
+        else:
+            try:
+                found, seen = await self.devices.threads.run(self._get, named, directory, now, opens_expired, whole)
+            except Absent as absent:
+                return _absent(asked, absent)
+            headers = _headers(found)
+            if found.file is None:
+                self.hot.put(directory, seen, found, Headers(headers))
         plain = not (whole and "Range" in asked) and not any(name in asked for name in CONDITIONS)
         if plain:
             headers["Content-Length"] = str(found.length)
@@ -140,8 +152,15 @@ class ObjectServer:
             ranges=not _whole(asked, found.metadata),
         )
 
-    def _get(self, named: Named, directory: str, now: Timestamp, expired: bool, body: bool) -> Object:
-        return self._read(named, directory, now=now, expired=expired, body=body)
+    def _get(
+        self, named: Named, directory: str, now: Timestamp, expired: bool, body: bool
+    ) -> tuple[Object, os.stat_result]:
+        """The object, and what its directory was like before it was read."""
+        try:
+            seen = os.stat(directory)
+        except FileNotFoundError:
+            raise Absent(unknown=True) from None
+        return self._read(named, directory, now=now, expired=expired, body=body), seen
 
     async def put(self, request: BackendRequest) -> Response:
         asked = request.headers

@@ -93,7 +93,7 @@ def merge_info(unit: Unit, other: Info, kind: Kind) -> None:
             put_timestamp=put, delete_timestamp=delete, created_at=created, status=status, status_changed_at=changed_at
         )
     if kind == CONTAINERS and other.policy != mine.policy and _claim(other) < _claim(mine):
-        unit.change(policy=other.policy, status_changed_at=other.status_changed_at)
+        unit.change(policy=other.policy, status_changed_at=other.status_changed_at, reconciled=0)
 
 
 def _claim(info: Info) -> tuple[bool, str, int]:
