@@ -172,7 +172,8 @@ def _text(sent: str) -> str:
 
 
 class Bare(web.Response):
-    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it."""
+    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it, of
+    what has not changed as well."""
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
@@ -192,7 +193,7 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
     if isinstance(body, bytes):
         if response.status in (204, 304):
             body = None
-        kind = Bare if response.status == 204 and "Content-Length" in response.headers else web.Response
+        kind = Bare if body is None and "Content-Length" in response.headers else web.Response
         whole = kind(status=response.status, body=body, headers=response.headers)
         if response.headers.get("Connection") == "close":
             whole.force_close()

@@ -95,7 +95,9 @@ def test_grants(client: Any, bucket: str, other: Any) -> None:
     assert refused(other.delete_bucket, Bucket=bucket) == "AccessDenied"
     taken = {**policy, "Owner": {"ID": name_of(other)}}
     assert refused(client.put_bucket_acl, Bucket=bucket, AccessControlPolicy=taken) == "AccessDenied"
-    assert refused(client.put_object, Bucket=bucket, Key="x", GrantRead="emailaddress=a@example.org") == "NotImplemented"
+    assert (
+        refused(client.put_object, Bucket=bucket, Key="x", GrantRead="emailaddress=a@example.org") == "NotImplemented"
+    )
     assert refused(client.put_object, Bucket=bucket, Key="x", GrantRead="uri=http://nowhere") == "InvalidArgument"
     assert refused(client.put_object, Bucket=bucket, Key="x", GrantRead="id=a", ACL="private") == "InvalidRequest"
 

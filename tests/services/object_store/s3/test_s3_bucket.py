@@ -174,9 +174,8 @@ def test_what_is_not_there_is_refused(client: Any, bucket: str) -> None:
     for call in (
         client.get_bucket_policy,
         client.get_bucket_website,
-        client.get_bucket_encryption,
         client.get_bucket_replication,
-        client.get_public_access_block,
+        client.get_bucket_notification_configuration,
     ):
         with pytest.raises(ClientError) as refused:
             call(Bucket=bucket)

@@ -106,7 +106,11 @@ def test_versions_and_delete_markers_end(s3: S3Cloud, client: Any, bucket: str) 
     later(s3, 3)
     found = client.list_object_versions(Bucket=bucket)
     assert (len(found["Versions"]), len(found["DeleteMarkers"])) == (2, 1)  # what ended is kept as a version
-    put(client, bucket, rule(NoncurrentVersionExpiration={"NoncurrentDays": 1}, Expiration={"ExpiredObjectDeleteMarker": True}))
+    put(
+        client,
+        bucket,
+        rule(NoncurrentVersionExpiration={"NoncurrentDays": 1}, Expiration={"ExpiredObjectDeleteMarker": True}),
+    )
     later(s3, 3)
     later(s3, 3)
     found = client.list_object_versions(Bucket=bucket)

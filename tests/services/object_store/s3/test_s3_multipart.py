@@ -66,11 +66,10 @@ def test_the_parts_go_with_the_object(s3: S3Cloud, client: Any, bucket: str) -> 
     upload = begun(client, bucket)
     completed(client, upload, part(client, upload, 1, LAST))
     cloud: Any = s3.cloud.connect("cumulet-demo")
-    assert [one.name for one in cloud.object_store.objects(f"{bucket}+segments")] == [
-        f"dir/key/{upload['UploadId']}/1"
-    ]
+    assert [one.name for one in cloud.object_store.objects(f"{bucket}+segments")] == [f"dir/key/{upload['UploadId']}/1"]
     client.delete_object(Bucket=bucket, Key="dir/key")
     assert keys(client.list_objects(Bucket=bucket)) == []
+    s3.expire()
     assert list(cloud.object_store.objects(f"{bucket}+segments")) == []
     client.delete_bucket(Bucket=bucket)
     assert not [one for one in cloud.object_store.containers() if one.name.startswith(bucket)]
@@ -123,7 +122,9 @@ def test_parts_that_are_copied(client: Any, bucket: str) -> None:
     upload = begun(client, bucket)
     source = {"CopySource": f"{bucket}/from"}
     first = client.upload_part_copy(**upload, PartNumber=1, **source)["CopyPartResult"]["ETag"]
-    last = client.upload_part_copy(**upload, PartNumber=2, **source, CopySourceRange="bytes=10-19")["CopyPartResult"]["ETag"]
+    last = client.upload_part_copy(**upload, PartNumber=2, **source, CopySourceRange="bytes=10-19")["CopyPartResult"][
+        "ETag"
+    ]
     assert first == f'"{hashlib.md5(FIRST).hexdigest()}"'
     assert last == f'"{hashlib.md5(FIRST[10:20]).hexdigest()}"'
     for told in ("bytes=1-5,7-9", "10-19", "bytes=99999999-"):
@@ -153,7 +154,10 @@ def test_pages_of_uploads_and_parts(client: Any, bucket: str) -> None:
     found = client.list_multipart_uploads(Bucket=bucket, Delimiter="/")
     assert [one["Prefix"] for one in found["CommonPrefixes"]] == ["b/"]
     assert [one["Key"] for one in found["Uploads"]] == ["a", "c"]
-    assert [one["Key"] for one in client.list_multipart_uploads(Bucket=bucket, Prefix="b/")["Uploads"]] == ["b/1", "b/2"]
+    assert [one["Key"] for one in client.list_multipart_uploads(Bucket=bucket, Prefix="b/")["Uploads"]] == [
+        "b/1",
+        "b/2",
+    ]
     for number in range(1, 13):
         part(client, uploads[0], number, b"x")
     pages = list(client.get_paginator("list_parts").paginate(**uploads[0], PaginationConfig={"PageSize": 5}))

@@ -53,7 +53,10 @@ def test_ranges(client: Any, bucket: str) -> None:
     with pytest.raises(ClientError) as refused:
         client.get_object(Bucket=bucket, Key="key", Range="bytes=99999-")
     assert code(refused) == "InvalidRange"
-    assert client.get_object(Bucket=bucket, Key="key", PartNumber=1)["ContentRange"] == f"bytes 0-{len(DATA) - 1}/{len(DATA)}"
+    assert (
+        client.get_object(Bucket=bucket, Key="key", PartNumber=1)["ContentRange"]
+        == f"bytes 0-{len(DATA) - 1}/{len(DATA)}"
+    )
     for number, wanted in ((2, "InvalidPartNumber"), (0, "InvalidArgument"), (10001, "InvalidArgument")):
         with pytest.raises(ClientError) as refused:
             client.get_object(Bucket=bucket, Key="key", PartNumber=number)

@@ -85,7 +85,9 @@ def test_many_versions_are_deleted_at_once(client: Any, versioned: str) -> None:
     client.delete_objects(Bucket=versioned, Delete={"Objects": [{"Key": "key"}]})
     assert keys(client.list_objects(Bucket=versioned)) == []
     found = client.list_object_versions(Bucket=versioned)
-    wanted = [{"Key": each["Key"], "VersionId": each["VersionId"]} for each in found["Versions"] + found["DeleteMarkers"]]
+    wanted = [
+        {"Key": each["Key"], "VersionId": each["VersionId"]} for each in found["Versions"] + found["DeleteMarkers"]
+    ]
     assert len(wanted) == 4
     told = client.delete_objects(Bucket=versioned, Delete={"Objects": wanted})
     assert {each["VersionId"] for each in told["Deleted"]} == {each["VersionId"] for each in wanted}
@@ -104,5 +106,6 @@ def test_an_upload_in_parts_is_a_version(client: Any, versioned: str, s3: S3Clou
     client.delete_object(Bucket=versioned, Key="key", VersionId=done["VersionId"])
     found = client.list_object_versions(Bucket=versioned)["Versions"]
     assert (len(found), found[1]["VersionId"]) == (2, one)
+    s3.expire()
     cloud: Any = s3.cloud.connect("cumulet-demo")
     assert list(cloud.object_store.objects(f"{versioned}+segments")) == []

@@ -114,7 +114,8 @@ class StaticLargeObjects:
     async def _leave_to_expirer(self, request: Request) -> None:
         """Have the segments deleted later. They must lie in one container and be no large objects themselves; who asks must
         be allowed to write to it."""
-        rows = await self._rows(request, Doomed(f"/{request.container}/{request.object}"))
+        version = request.query.get("version-id") or ""
+        rows = await self._rows(request, Doomed(f"/{request.container}/{request.object}", version))
         names = [row["name"].lstrip("/").partition("/")[::2] for row in rows if "name" in row]
         containers = sorted({container for container, _ in names})
         if len(containers) > 1:
