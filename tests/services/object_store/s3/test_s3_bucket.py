@@ -1,11 +1,17 @@
 """Buckets and what is in them, with boto3."""
 
+import base64
+import hashlib
 import secrets
 from typing import Any
 
 import pytest
 import requests
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
+from botocore.handlers import validate_bucket_name
 
 from tests.services.object_store.s3.conftest import S3Cloud
 
@@ -53,26 +59,18 @@ def test_making_and_removing_buckets(client: Any, bucket: str) -> None:
 @pytest.mark.parametrize("name", ["ab", "Capital", "under_score", "a..b", "192.168.0.1", "dash-.dot", "x" * 64])
 def test_names_that_buckets_may_not_have(s3: S3Cloud, name: str) -> None:
     client = s3.client()
-    client.meta.events.unregister("before-parameter-build.s3", dispatch_of(client))
+    client.meta.events.unregister("before-parameter-build.s3", validate_bucket_name)
     with pytest.raises(ClientError) as refused:
         client.create_bucket(Bucket=name)
     assert code(refused) == "InvalidBucketName"
 
 
-def dispatch_of(client: Any) -> Any:
-    from botocore.handlers import validate_bucket_name
-
-    return validate_bucket_name
-
-
 def test_where_a_bucket_is_made(client: Any) -> None:
     name = f"bucket-{secrets.token_hex(6)}"
-    for place, wanted in (("mars", "InvalidLocationConstraint"), ("us-east-1", "")):
-        try:
-            client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": place})
-            assert not wanted
-        except ClientError as error:
-            assert error.response["Error"]["Code"] == wanted
+    with pytest.raises(ClientError) as refused:
+        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "mars"})
+    assert code(refused) == "InvalidLocationConstraint"
+    client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "us-east-1"})
 
 
 def test_listings(client: Any, bucket: str) -> None:
@@ -88,9 +86,9 @@ def test_listings(client: Any, bucket: str) -> None:
         assert found["Delimiter"] == "/"
     pages = list(client.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 2}))
     assert [len(page["Contents"]) for page in pages] == [2, 2, 2]
-    assert sorted(sum(map(keys, pages), [])) == sorted(names)
+    assert sorted(key for page in pages for key in keys(page)) == sorted(names)
     pages = list(client.get_paginator("list_objects").paginate(Bucket=bucket, PaginationConfig={"PageSize": 4}))
-    assert sorted(sum(map(keys, pages), [])) == sorted(names)
+    assert sorted(key for page in pages for key in keys(page)) == sorted(names)
     found = client.list_objects_v2(Bucket=bucket, StartAfter="b/1", MaxKeys=1, FetchOwner=True)
     assert keys(found) == ["b/2"]
     assert found["Contents"][0]["Owner"]["ID"] == "demo:demo"
@@ -125,9 +123,8 @@ def test_deleting_many(client: Any, bucket: str) -> None:
     assert keys(client.list_objects(Bucket=bucket)) == []
 
 
-BOMB = "<!DOCTYPE x [<!ENTITY a 'ha'>%s]>" % "".join(
-    f"<!ENTITY {chr(98 + n)} '{f'&{chr(97 + n)};' * 10}'>" for n in range(20)
-)
+ENTITIES = "".join(f"<!ENTITY {chr(98 + n)} '{f'&{chr(97 + n)};' * 10}'>" for n in range(20))
+BOMB = f"<!DOCTYPE x [<!ENTITY a 'ha'>{ENTITIES}]>"
 
 
 @pytest.mark.parametrize(
@@ -146,10 +143,8 @@ BOMB = "<!DOCTYPE x [<!ENTITY a 'ha'>%s]>" % "".join(
         "<a>" * 100_000,
     ],
 )
-def test_documents_that_are_not_taken(s3: S3Cloud, client: Any, bucket: str, body: str) -> None:
-    url = client.generate_presigned_url("list_objects", Params={"Bucket": bucket}, HttpMethod="POST")
+def test_documents_that_are_not_taken(s3: S3Cloud, bucket: str, body: str) -> None:
     reply = posted(s3, bucket, body)
-    assert url
     assert reply.status_code == 400
     assert "<Code>MalformedXML</Code>" in reply.text
     assert "root:" not in reply.text
@@ -157,13 +152,6 @@ def test_documents_that_are_not_taken(s3: S3Cloud, client: Any, bucket: str, bod
 
 def posted(s3: S3Cloud, bucket: str, body: str) -> requests.Response:
     """A POST of a document to /bucket?delete, signed."""
-    import base64
-    import hashlib
-
-    from botocore.auth import S3SigV4Auth
-    from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
-
     digest = base64.b64encode(hashlib.md5(body.encode()).digest()).decode()
     asked = AWSRequest("POST", f"{s3.endpoint}/{bucket}?delete", data=body.encode(), headers={"Content-MD5": digest})
     S3SigV4Auth(Credentials(s3.key()["access"], s3.key()["secret"]), "s3", "us-east-1").add_auth(asked)
