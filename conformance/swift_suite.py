@@ -3,8 +3,9 @@
     python conformance/swift_suite.py --data DIR [--out DIR] [pytest's arguments: tests, -k, ...]
 
 The tests are those of swift's sdist, fetched with pip into a virtual environment of their own and not kept here. The projects
-and users that they need are made as the admin of DIR/clouds.yaml. The cloud has to run with
-`--object-reseller-prefixes AUTH,SERVICE --object-service-roles service` for the tests of service tokens.
+and users that they need are made as the admin of DIR/clouds.yaml. What is off by default is skipped, unless the cloud runs with
+`--object-reseller-prefixes AUTH,SERVICE --object-service-roles service` (service tokens), `--object-storage-domain example.net`
+(domain remap), `--object-open-expired` and several storage policies.
 """
 
 import argparse
@@ -98,6 +99,7 @@ def write_config(cloud: Any, path: Path, storage_domain: str) -> None:
         "collate": "C",
         "insecure": "no",
         "service_prefix": "SERVICE",
+        "storage_domain": "example.net",
         "s3_storage_url": cloud.object_store.get_endpoint().split("/v1/")[0] + "/",
         "s3_region": S3_REGION,
     }

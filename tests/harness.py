@@ -20,6 +20,7 @@ from cumulet.core.errors import Unauthorized
 from cumulet.core.kernel import Kernel
 from cumulet.core.operations import Operations
 from cumulet.core.tasks import Tasks
+from tests.openapi_document import Check, checking
 
 ROLES = ("admin", "manager", "member", "reader")
 
@@ -61,8 +62,9 @@ class Reply(msgspec.Struct):
 class Client:
     """Speaks to one served port."""
 
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, check: Check | None = None) -> None:
         self.url = url
+        self.check = check
         self._session = session
 
     async def __call__(
@@ -75,7 +77,10 @@ class Client:
             data = msgspec.json.encode(body)
             names.setdefault("Content-Type", "application/json")
         async with self._session.request(method, self.url + path, data=data, headers=names) as reply:
-            return Reply(reply.status, reply.headers, await reply.read())
+            found = Reply(reply.status, reply.headers, await reply.read())
+        if self.check is not None:
+            self.check(method, path, found.status, found.data)
+        return found
 
 
 @asynccontextmanager
@@ -99,10 +104,11 @@ async def kernel(directory: Path, **settings: Any) -> AsyncIterator[Kernel]:
 async def serve(
     service: Service, runtime: Any, others: Sequence[Service] = (), authenticate: Authenticate = authenticate
 ) -> AsyncIterator[Client]:
-    """A client of `service`, which is served on a free port."""
+    """A client of `service`, which is served on a free port. Replies are held against the document of its API, where there
+    is one (`tests/openapi_document.py`)."""
     rules = {name: text for one in (service, *others) for name, text in one.rules.items()}
     server, sock = Server(), bind("127.0.0.1", 0)
     await server.listen(App(service, runtime, authenticate, Policy(rules)), sock)
     async with aiohttp.ClientSession() as session:
-        yield Client(f"http://127.0.0.1:{sock.getsockname()[1]}", session)
+        yield Client(f"http://127.0.0.1:{sock.getsockname()[1]}", session, checking(service.type))
     await server.stop()

@@ -286,6 +286,10 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
             "The roles of services that may reach accounts of further prefixes for a user, separated by commas.", "none"
         ),
     ] = ""
+    object_open_expired: Annotated[
+        bool,
+        _says("Let clients read and keep objects that have expired and are not removed yet, by X-Open-Expired: true."),
+    ] = False
     object_info_key: Annotated[
         str, _says("The key that signs requests for what GET /info tells administrators only.", "nobody is told that")
     ] = ""

@@ -38,7 +38,7 @@ class Promise:
 class Load:
     """Writers and readers in threads. `failures` are reads that did not give what was promised."""
 
-    def __init__(self, cluster: ObjectCluster, writers: int = 3, readers: int = 2, seed: int = 1) -> None:
+    def __init__(self, cluster: ObjectCluster, writers: int = 3, readers: int = 2, seed: str = "1") -> None:
         self.cluster = cluster
         self.url, self.account = _account(cluster)
         self.token = cluster.proxy.token()
@@ -92,9 +92,9 @@ class Load:
         count = 0
         while not self._stop.is_set():
             count += 1
-            mine = [key for key in self.promised if key[1].startswith(f"w{number}-")]
+            mine = [key for key in self.promised if key[1].startswith(f"{self._seed}/w{number}-")]
             again = mine and chance.random() < 0.2
-            key = chance.choice(mine) if again else (chance.choice(CONTAINERS), f"w{number}-{count}/ä")
+            key = chance.choice(mine) if again else (chance.choice(CONTAINERS), f"{self._seed}/w{number}-{count}/ä")
             seed = f"{self._seed}/{number}/{count}"
             promise = self.promises.setdefault(key, Promise())
             promise.perhaps.append(seed)

@@ -21,7 +21,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectCluster]
 
 @pytest.fixture
 def load(cluster: ObjectCluster, request: pytest.FixtureRequest) -> Iterator[Load]:
-    made = Load(cluster, seed=abs(hash(request.node.name)) % 1000)
+    made = Load(cluster, seed=request.node.name)
     made.start()
     made.go_on(30)
     yield made

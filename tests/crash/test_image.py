@@ -98,7 +98,8 @@ class Clients:
             self.call("PUT", f"{path}/stage", data=self.slowly(dice), headers=OCTETS)
         method = {"direct": {"name": "glance-direct"}, "web": {"name": "web-download", "uri": self.web}}
         if kind != "upload":
-            wanted = {"method": method.get(kind, {"name": "copy-image"}), "all_stores": True}
+            wanted: dict[str, Any] = {"method": method.get(kind, {"name": "copy-image"}), "all_stores": True}
+            wanted["all_stores_must_succeed"] = dice.random() < 0.5
             if self.call("POST", f"{path}/import", wanted).status_code == 202:
                 self.promised.add(image)
         if dice.random() < 0.3:

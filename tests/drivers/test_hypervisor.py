@@ -6,8 +6,10 @@ import random
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -399,35 +401,68 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+ABOUT_TO_BE_A_MACHINE = """
+import fcntl, os, sys
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+fcntl.flock(handle, fcntl.LOCK_SH)
+print("begun", flush=True)
+sys.stdin.readline()
+os.execv("/bin/sleep", ["qemu-system-x86_64", "60", "-pidfile", sys.argv[2]])
+"""
+
+
+def test_a_machine_that_was_begun_when_the_program_was_killed_is_waited_for(tmp_path: Path) -> None:
+    """Between fork and exec a machine cannot be told from its parent: a program that starts then would make it twice."""
+    servers = tmp_path / "servers"
+    arguments = [str(tmp_path / "starting"), str(servers / "one" / "qemu.pid")]
+    child = subprocess.Popen(
+        [sys.executable, "-c", ABOUT_TO_BE_A_MACHINE, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None and child.stdout is not None
+    with child, ThreadPoolExecutor(1) as pool:
+        try:
+            assert child.stdout.readline() == b"begun\n"
+            found = pool.submit(process.running, servers)
+            with pytest.raises(TimeoutError):
+                found.result(0.3)
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+            assert found.result(20) == {"one": child.pid}
+        finally:
+            child.kill()
+
+
 @pytest.mark.slow
 async def test_sigkill_at_any_moment_loses_no_machine(make: Make, kind: str, directory: Path, tmp_path: Path) -> None:
     image = write_guest(tmp_path / "deaf.raw", DEAF)
     chance = random.Random(7)
     ids = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(3)]
-    for _ in range(8):
-        child = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", CHILD, kind, str(directory), str(image), *ids, stdout=asyncio.subprocess.PIPE
-        )
-        assert child.stdout is not None
-        assert await asyncio.wait_for(child.stdout.readline(), 60) == b"step\n"
-        await asyncio.sleep(chance.uniform(0, 0.5))
-        child.kill()
-        child._transport.close()  # type: ignore[attr-defined]
-        await child.wait()
-        driver = make()
-        await driver.start()
-        seen = await driver.observe()
-        assert set(seen) <= set(ids)
-        if kind == "qemu":
-            running = {server_id: state.pid for server_id, state in seen.items() if state.power == "running"}
-            assert process.running(directory / "servers") == running
-        for server_id in ids:
-            state = await driver.ensure_server(
-                ServerSpec(server_id, "tiny", 1, 32, RootDisk(str(image), "raw", "deaf"))
+    try:
+        for _ in range(8):
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", CHILD, kind, str(directory), str(image), *ids, stdout=asyncio.subprocess.PIPE
             )
-            assert state.power == "running"
-        await driver.stop()
-    await clean_up(make, kind, directory)
+            assert child.stdout is not None
+            assert await asyncio.wait_for(child.stdout.readline(), 60) == b"step\n"
+            await asyncio.sleep(chance.uniform(0, 0.5))
+            child.kill()
+            child._transport.close()  # type: ignore[attr-defined]
+            await child.wait()
+            driver = make()
+            await driver.start()
+            try:
+                seen = await driver.observe()
+                assert set(seen) <= set(ids)
+                if kind == "qemu":
+                    running = {server_id: state.pid for server_id, state in seen.items() if state.power == "running"}
+                    assert process.running(directory / "servers") == running
+                for server_id in ids:
+                    spec = ServerSpec(server_id, "tiny", 1, 32, RootDisk(str(image), "raw", "deaf"))
+                    assert (await driver.ensure_server(spec)).power == "running"
+            finally:
+                await driver.stop()
+    finally:
+        await clean_up(make, kind, directory)
 
 
 def test_the_simulated_journal_survives_a_line_cut_off(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from cumulet.core.context import Context
 from cumulet.core.db import metadata
 from cumulet.core.errors import Unavailable
 from cumulet.core.kernel import Kernel
-from cumulet.core.operations import Operation
+from cumulet.core.operations import Operation, Permanent
 from cumulet.core.types import Id, Name, Time, new_id, now
 from tests.harness import Client, kernel, serve
 
@@ -238,6 +238,41 @@ async def test_operations_run_in_order_retry_and_fail(tmp_path: Path) -> None:
         await parts.operations.idle()
     assert [s for s in seen if s[0] == "a"] == ["a0", "a1", "a1", "a2", "a2"]
     assert failed == ["a never"]
+
+
+@pytest.mark.parametrize("broken_undo", [False, True])
+async def test_what_fails_for_good_is_taken_back_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken_undo: bool
+) -> None:
+    """Whether it is the handler that fails or the write of its end; and what cannot be taken back fails nevertheless."""
+    monkeypatch.setattr("cumulet.core.operations.BACKOFF", (0.01,))
+    log: list[str] = []
+
+    async def work(operation: Operation) -> Any:
+        log.append(f"work {operation.resource_id}")
+        if operation.resource_id == "handler":
+            raise Permanent("no")
+
+        def finish(tx: Connection) -> None:
+            raise ValueError("the end cannot be written")
+
+        return finish
+
+    async def undo(operation: Operation) -> None:
+        log.append(f"undo {operation.resource_id}")
+        if broken_undo:
+            raise OSError("no")
+
+    async with kernel(tmp_path) as parts:
+        parts.operations.register(
+            "work", work, undo=undo, attempts=2, on_failure=lambda tx, operation, error: log.append(f"failed {error}")
+        )
+        await parts.operations.start()
+        for name in ("handler", "end"):
+            await parts.db.run(parts.operations.add, "work", name)
+            await parts.operations.idle()
+    assert log[:3] == ["work handler", "undo handler", "failed no"]
+    assert log[3:] == ["work end", "work end", "undo end", "failed the end cannot be written"]
 
 
 async def test_a_delete_supersedes_what_runs(tmp_path: Path) -> None:

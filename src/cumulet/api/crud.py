@@ -119,7 +119,7 @@ async def list_page(
         before = getattr(rows[0], key) if rows and paged and (ready.marker or ready.reverse) else None
         return [show(row) for row in (enrich(tx, rows) if enrich else rows)], after, before
 
-    items, after, before = await ctx.service.kernel.db.read(look)
+    items, after, before = await ctx.service.kernel.db.read_page(look)
     if dialect.fields_parameter:
         items = list(chosen(items, request.query))
     return dialect.page(request, rename or cls.options.plural, items, after, before)

@@ -26,13 +26,16 @@ LIMITS = ("max_line_size", "max_field_size", "max_headers", "auto_decompress")
 class Protocol(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_body", "_limits", "_other", "_usual")
+    __slots__ = ("_body", "_limits", "_other", "_usual", "method")
 
     def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, **limits: Any) -> None:
         super().__init__(manager, loop=loop, **limits)
         self._limits = limits
         self._usual = self._parser
         self._other: Any = None
+        self.method = (
+            ""  # of the last request with an unusual one, as it was sent: the other parser makes it upper case
+        )
         self._body: Any = None  # of the last request
 
     def data_received(self, data: bytes) -> None:
@@ -41,7 +44,10 @@ class Protocol(web.RequestHandler):
             return
         line = LINE.match(data)  # a request begins here, unless this is a further part of its head
         if line is not None:
-            self._parser = self._usual if line[1] in USUAL else self._any_method()
+            if line[1] in USUAL:
+                self._parser, self.method = self._usual, ""
+            else:
+                self._parser, self.method = self._any_method(), line[1].decode()
             if not line[2].isascii():
                 data = b"".join((data[: line.start(2)], encoded(line[2]), data[line.end(2) :]))
             end = data.find(END) + len(END)
@@ -71,6 +77,12 @@ class WebServer(web.Server):
 
     def __call__(self) -> Protocol:
         return Protocol(self, loop=self._loop, **self._kwargs)
+
+
+def method_of(raw: web.BaseRequest) -> str:
+    """The method of a request, as it was sent: its case counts (RFC 9110, 9.1)."""
+    told = raw.protocol.method if isinstance(raw.protocol, Protocol) else ""
+    return told if told.upper() == raw.method else raw.method
 
 
 def encoded(target: bytes) -> bytes:

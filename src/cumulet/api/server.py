@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from aiohttp import WSMsgType, web
 
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
-from cumulet.api.protocol import WebServer
+from cumulet.api.protocol import WebServer, method_of
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -104,7 +104,7 @@ class Server:
             max_field_size=HEADER_LIMIT,
             max_headers=HEADERS,
             auto_decompress=False,
-            lingering_time=1,
+            lingering_time=5,
         )
         runner = web.ServerRunner(server, shutdown_timeout=STOP_GRACE)
         await runner.setup()
@@ -154,7 +154,7 @@ def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
             clean.add(name, _text(value))
     scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
-        raw.method,
+        method_of(raw),
         _text(unquote(target.raw_path)),
         _text(target.raw_query_string),
         headers,

@@ -1,5 +1,6 @@
 """`cumulet ring`: the rings of object storage, built, balanced and shown."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,23 @@ from cumulet.config import Settings
 if TYPE_CHECKING:
     from cumulet.services.object_store.ring.builder import Builder
 
-RINGS = click.argument("rings", nargs=-1, required=True, metavar="RING...")
+NAMES = re.compile(r"account|container|object(-[1-9][0-9]*)?")
+
+
+class RingName(click.ParamType[str]):
+    """The name of a ring."""
+
+    name = "ring"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if NAMES.fullmatch(value) is None:
+            self.fail(
+                f"{value} is no ring: they are account, container, object, and object-N of storage policy N", param, ctx
+            )
+        return value
+
+
+RINGS = click.argument("rings", nargs=-1, required=True, metavar="RING...", type=RingName())
 WHERE = with_settings("data", "object_rings")
 SELECTORS = ("id", "address", "device", "region", "zone")
 
@@ -277,7 +294,7 @@ def show(settings: Settings, rings: tuple[str, ...]) -> None:
 
 
 @command.command("nodes")
-@click.argument("ring")
+@click.argument("ring", type=RingName())
 @click.argument("account", required=False)
 @click.argument("container", required=False)
 @click.argument("object", required=False)

@@ -4,8 +4,9 @@
     claim             a worker takes queued rows whose resource has no earlier unfinished one: `running`, with a lease
     handler           an async function of ensure-steps: each may be repeated after a crash at any point
     finish            the handler returns `fn(tx)`: the resource's last change and the row's `done` are one transaction
-    failure           tried again after a pause, `attempts` times at most; then `on_failure(tx, operation, error)` brings
-                      the resource to its error state, in the transaction that marks the row `failed`
+    failure           tried again after a pause, `attempts` times at most; then `undo(operation)` takes back outside the
+                      database what came of it, and `on_failure(tx, operation, error)` brings the resource to its error
+                      state, in the transaction that marks the row `failed`
 
 The database is the truth. A lost doorbell costs a poll interval, a lost process its lease: another worker takes over.
 """
@@ -88,6 +89,7 @@ class Operation(Struct, kw_only=True):
 
 Finish = Callable[[Connection], None]
 Handler = Callable[[Operation], Awaitable[Finish | None]]
+Undo = Callable[[Operation], Awaitable[None]]
 OnFailure = Callable[[Connection, Operation, BaseException], None]
 
 
@@ -99,6 +101,7 @@ class Permanent(Exception):
 class Kind(Struct, frozen=True):
     handler: Handler
     on_failure: OnFailure | None
+    undo: Undo | None
     attempts: int
 
 
@@ -116,9 +119,18 @@ class Operations:
         self._tasks = Tasks()
         self._stopping = False
 
-    def register(self, kind: str, handler: Handler, *, on_failure: OnFailure | None = None, attempts: int = 5) -> None:
-        """Say who carries out operations of `kind` ("server.create")."""
-        self._kinds[kind] = Kind(handler, on_failure, attempts)
+    def register(
+        self,
+        kind: str,
+        handler: Handler,
+        *,
+        on_failure: OnFailure | None = None,
+        undo: Undo | None = None,
+        attempts: int = 5,
+    ) -> None:
+        """Say who carries out operations of `kind` ("server.create"). `undo` runs whatever it was that failed for good, the
+        handler or the write of its end, and may run again after a crash; it ends before the resource is free for others."""
+        self._kinds[kind] = Kind(handler, on_failure, undo, attempts)
 
     def add(
         self,
@@ -262,11 +274,20 @@ class Operations:
             log.warning(
                 "%s of %s failed: %s", operation.kind, operation.resource_id, error, exc_info=not hopeless and error
             )
+            await self._undo(operation, kind)
             await self._db.run(_fail, operation, kind.on_failure, error)
             return
         pause = BACKOFF[min(operation.attempts, len(BACKOFF)) - 1]
         log.info("%s of %s failed, again in %s s: %s", operation.kind, operation.resource_id, pause, error)
         await self._db.run(_retry, operation, pause, error)
+
+    async def _undo(self, operation: Operation, kind: Kind) -> None:
+        """What cannot be taken back does not keep the resource from its error state."""
+        if kind.undo is not None:
+            try:
+                await kind.undo(operation)
+            except Exception:
+                log.exception("what came of %s of %s could not be taken back", operation.kind, operation.resource_id)
 
     async def _clean(self) -> None:
         await self._db.run(_forget)

@@ -12,7 +12,6 @@ from cumulet.services.identity.declaration import SERVICE
 from cumulet.services.identity.interface import Accounts, Bootstrap, CatalogEntry
 from cumulet.services.identity.runtime import IdentityRuntime
 from tests.harness import Client, Reply, kernel, serve
-from tests.services.identity.openapi import checked
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 PASSWORDS = {"admin": "admin-secret", "demo": "demo-secret"}
@@ -86,7 +85,7 @@ async def identity_in(directory: Path, **settings: Any) -> AsyncIterator[Identit
         accounts = await runtime.ensure_bootstrap(wanted())
         await runtime.start()
         async with serve(SERVICE, runtime, authenticate=runtime.authenticate) as client:
-            identity = Identity(runtime, checked(client), accounts)
+            identity = Identity(runtime, client, accounts)
             identity.admin = await identity.token("admin", scope="admin")
             yield identity
         await runtime.stop()

@@ -1,14 +1,14 @@
 """Identity's calls and replies, held against the OpenAPI document of its API. Replies are checked wherever a test of this
-folder gets one (`openapi.py`)."""
+folder gets one."""
 
 import re
+from itertools import chain
 
 import pytest
 
 from cumulet.services.identity.declaration import SERVICE
-from tests.openapi_document import FOLDER, Document, Operation, bare, document
+from tests.openapi_document import EXCEPTIONS, FOLDER, Document, document, missing
 from tests.services.identity.conftest import Identity
-from tests.services.identity.openapi import EXCEPTIONS, CheckedClient
 from tests.unit.coverage_page import ABSENT
 
 NOT_MEANT: list[tuple[str, str]] = [
@@ -28,29 +28,24 @@ def described() -> Document:
     return found
 
 
-def missing(described: Document) -> list[Operation]:
-    """What is documented and not served. HEAD comes with GET."""
-    served = {(e.method, bare(e.path)) for e in SERVICE.endpoints}
-    served |= {("HEAD", path) for method, path in served if method == "GET"}
-    return [o for o in described.operations if (o.method, bare(o.path)) not in served]
-
-
 def test_what_is_documented_is_served_or_told_to_be_absent(described: Document) -> None:
     reasons = [pattern for _, _, pattern in ABSENT["identity"] if pattern] + [pattern for pattern, _ in NOT_MEANT]
-    untold = [str(o) for o in missing(described) if not any(re.fullmatch(p, str(o)) for p in reasons)]
+    untold = [
+        str(o) for o in missing(described, SERVICE.endpoints) if not any(re.fullmatch(p, str(o)) for p in reasons)
+    ]
     assert not untold, "serve these, or say in tests/unit/coverage_page.py why not"
 
 
 def test_what_is_told_to_be_absent_is(described: Document) -> None:
     not_meant = [pattern for pattern, _ in NOT_MEANT]
     for what, _, pattern in ABSENT["identity"]:
-        absent = [str(o) for o in missing(described) if pattern and re.fullmatch(pattern, str(o))]
+        absent = [str(o) for o in missing(described, SERVICE.endpoints) if pattern and re.fullmatch(pattern, str(o))]
         found = [name for name in absent if not any(re.fullmatch(p, name) for p in not_meant)]
         assert found or not pattern, f"{what} is served: strike it out"
 
 
 async def test_replies_are_checked(described: Document, identity: Identity) -> None:
-    assert isinstance(identity.http, CheckedClient)
+    assert identity.http.check is not None
     operation = described.find("GET", f"/v3/projects/{identity.accounts.demo_project_id}?parents_as_list")
     assert operation is not None and operation.path == "/v3/projects/{project_id}"
     reply = await identity.call("GET", f"/v3/projects/{identity.accounts.demo_project_id}")
@@ -75,4 +70,4 @@ def test_paths_are_found_by_their_segments(described: Document) -> None:
 
 
 def test_exceptions_have_reasons() -> None:
-    assert all(re.compile(pattern) and reason for pattern, reason in EXCEPTIONS)
+    assert all(re.compile(pattern) and reason for pattern, reason in chain(*EXCEPTIONS.values()))

@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 
+from cumulet.core import db
+from cumulet.core.errors import Unavailable
+from cumulet.core.types import new_id
+from cumulet.services.image.cache import CachedImage
 from cumulet.services.image.declaration import SERVICE
 from cumulet.services.image.runtime import ImageRuntime
 from tests.harness import Client, kernel, serve
@@ -38,6 +43,13 @@ class Cached(Site):
     async def state(self) -> dict[str, Any]:
         found: dict[str, Any] = (await self.client("GET", "/v2/cache", token="admin")).json()
         return found
+
+    async def entries(self, count: int = 1) -> list[dict[str, Any]]:
+        """What is cached, once that are so many: an image is entered after its data was sent."""
+        async with asyncio.timeout(10):
+            while len(found := (await self.state())["cached_images"]) != count:
+                await asyncio.sleep(0.01)
+        return list(found)
 
     def files(self) -> set[str]:
         return {path.name for path in self.images.cache.directory.iterdir()}
@@ -70,8 +82,6 @@ async def cached(tmp_path: Path) -> AsyncIterator[Cached]:
 
 async def test_downloads_come_from_it(cached: Cached) -> None:
     image = await cached.at_web()
-    before = cached.asked
-    assert await cached.data(image) == DATA and cached.asked == before + 1
     assert await cached.queue(image) == await cached.queue(image) == 202
     before = cached.asked
     assert await cached.data(image) == DATA and cached.asked == before
@@ -82,6 +92,117 @@ async def test_downloads_come_from_it(cached: Cached) -> None:
     assert entry["last_accessed"] and entry["last_modified"]
     assert (await cached.client("DELETE", image["self"])).status == 204
     assert (await cached.state())["cached_images"] == [] and cached.files() == set()
+
+
+async def test_the_first_whole_download_fills_it(cached: Cached) -> None:
+    image, before = await cached.at_web(), cached.asked
+    reply = await cached.client("GET", image["file"], Range="bytes=5-9")
+    assert reply.data == DATA[5:10] and cached.files() == set(), "a part is not kept"
+    assert await cached.data(image) == DATA and cached.asked == before + 2
+    (entry,) = await cached.entries()
+    assert (entry["image_id"], entry["size"], entry["hits"]) == (image["id"], len(DATA), 0)
+    assert cached.files() == {image["id"]}
+    assert await cached.data(image) == DATA and cached.asked == before + 2
+    assert (await cached.state())["cached_images"][0]["hits"] == 1
+    assert (await cached.client("DELETE", image["self"])).status == 204
+    assert (await cached.state())["cached_images"] == [] and cached.files() == set()
+
+
+async def test_several_first_downloads_at_once(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, go = await cached.at_web(), asyncio.Event()
+    real = cached.images.web.chunks
+
+    async def slowly(url: str) -> AsyncIterator[bytes]:
+        async for chunk in real(url):
+            yield chunk
+            await go.wait()
+
+    monkeypatch.setattr(cached.images.web, "chunks", slowly)
+    readers = [asyncio.create_task(cached.data(image)) for _ in range(3)]
+    async with asyncio.timeout(10):
+        while not cached.files():
+            await asyncio.sleep(0.01)
+    assert len(cached.files()) == 1, "one of them fills the cache"
+    assert (await cached.client("POST", "/v2/cache/clean", token="admin")).status == 200
+    assert len(cached.files()) == 1, "what is on its way is not cleaned away"
+    go.set()
+    assert await asyncio.gather(*readers) == [DATA] * 3
+    await cached.entries()
+    assert cached.files() == {image["id"]}
+
+
+@pytest.mark.parametrize("trouble", ["changed", "broken", "full", "deleted", "too large"])
+async def test_what_is_not_kept(cached: Cached, monkeypatch: pytest.MonkeyPatch, trouble: str) -> None:
+    """And does not disturb who downloads."""
+    image, data = await cached.at_web(), DATA
+    if trouble == "changed":
+        data = b"\x01" * len(DATA)
+
+    async def chunks(_url: str) -> AsyncIterator[bytes]:
+        yield data[:1000]
+        if trouble == "broken":
+            raise Unavailable("the web server is gone")
+        if trouble == "deleted":
+            await cached.client("DELETE", image["self"])
+        yield data[1000:]
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cached.images.web, "chunks", chunks)
+    if trouble == "full":
+        monkeypatch.setattr("cumulet.services.image.intake.Sink._write", full)
+    if trouble == "too large":
+        monkeypatch.setattr(cached.images.cache, "room", len(DATA) - 1)
+    if trouble == "broken":
+        with pytest.raises(ClientPayloadError):
+            await cached.data(image)
+    else:
+        assert await cached.data(image) == data
+    async with asyncio.timeout(10):
+        while cached.files():
+            await asyncio.sleep(0.01)
+    assert await cached.state() == {"cached_images": [], "queued_images": []}
+
+
+async def test_who_hangs_up_leaves_nothing(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, closed = await cached.at_web(), asyncio.Event()
+
+    async def endless(_url: str) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 65536
+                await asyncio.sleep(0)
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(cached.images.web, "chunks", endless)
+    async with aiohttp.ClientSession() as session:
+        reply = await session.get(cached.client.url + image["file"], headers={"X-Auth-Token": "member"})
+        await reply.content.readexactly(100_000)
+        assert cached.files()
+        reply.close()
+    async with asyncio.timeout(10):
+        await closed.wait()
+        while cached.files():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_start_removes_what_was_on_its_way(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"image_web": True, "image_cache": 1}
+    async with kernel(tmp_path, **settings) as parts:
+        images = ImageRuntime(parts)
+        await images.start()
+        image_id = new_id()
+        await parts.db.run(
+            lambda tx: db.insert(tx, CachedImage(image_id=image_id, size=0, hits=0, last_accessed=0.0, cached_at=None))
+        )
+        (images.cache.directory / f"{image_id}.part").write_bytes(b"x")
+        (images.cache.directory / new_id()).write_bytes(b"x")
+    async with kernel(tmp_path, **settings) as parts:
+        images = ImageRuntime(parts)
+        await images.start()
+        assert list(images.cache.directory.iterdir()) == []
 
 
 async def test_what_lies_here_takes_no_room(cached: Cached) -> None:

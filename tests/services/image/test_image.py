@@ -138,6 +138,19 @@ async def test_patch_media_types(client: Client) -> None:
     assert new["a/b~c"] == "x" and new["color"] == "red", "what a patch does not name stays"
 
 
+@pytest.mark.parametrize("name", ["stores", "os_glance_failed_import", "os_glance_importing_to_stores"])
+async def test_what_is_only_told_cannot_be_changed(client: Client, name: str) -> None:
+    """But asking to have it removed, as openstacksdk does of what it does not know, does no harm."""
+    image = await make(client)
+    for op in ("add", "replace"):
+        assert (await patch(client, image, {"op": op, "path": f"/{name}", "value": "x"})).status == 403
+    rename = {"op": "replace", "path": "/name", "value": "new"}
+    reply = await patch(client, image, {"op": "remove", "path": f"/{name}"}, rename)
+    assert reply.status == 200 and reply.json()["name"] == "new"
+    assert (await patch(client, image, {"remove": f"/{name}"}, kind=OLD_PATCH)).status == 200
+    assert (await patch(client, image, {"op": "remove", "path": "/os_glance_other"})).status == 403
+
+
 async def test_lists_are_filtered(client: Client) -> None:
     await make(client, name="one", disk_format="raw", tags=["red", "big"], kind="a")
     await make(client, name="two, three", disk_format="qcow2", tags=["red"], kind="b", protected=True)

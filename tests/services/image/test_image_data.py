@@ -210,6 +210,35 @@ async def test_data_that_is_refused(client: Client, images: ImageRuntime, tmp_pa
     assert (await show(client, image))["virtual_size"] == 77 << 20
 
 
+async def test_why_data_is_refused_is_told(client: Client, images: ImageRuntime, tmp_path: Path) -> None:
+    """In the reply to an upload, and in the task of an import."""
+    cd = bytearray(1 << 16)
+    cd[0x8001:0x8006] = b"CD001"
+    cd[:4] = b"QFI\xfb"
+    qcow2(tmp_path / "large", "1T")
+    qcow2(tmp_path / "data", "1M", "-o", f"data_file={tmp_path}/other,data_file_raw=on")
+    descriptor = b'# Disk DescriptorFile\nversion=1\ncreateType="monolithicFlat"\nRW 1 FLAT "/etc/shadow" 0\n'
+    images.most_virtual = 1 << 39
+    await images.kernel.operations.start()
+    for data, disk_format, why in (
+        (bytes(cd), "iso", "several formats at once: qcow2, iso"),
+        ((tmp_path / "large").read_bytes(), "qcow2", f"a disk of {1 << 40} bytes; at most {1 << 39}"),
+        ((tmp_path / "data").read_bytes(), "qcow2", "external data file"),
+        (descriptor, "vmdk", "points to other files"),
+    ):
+        image = await make(client, disk_format)
+        reply = await put(client, image, data)
+        assert reply.status == 415 and why in reply.json()["message"]
+        stage = {"self": image["self"], "file": f"{image['self']}/stage"}
+        assert (await put(client, stage, data)).status == 204
+        reply = await client("POST", f"{image['self']}/import", {"method": {"name": "glance-direct"}})
+        assert reply.status == 202
+        await images.kernel.operations.idle()
+        (task,) = (await client("GET", f"{image['self']}/tasks")).json()["tasks"]
+        assert task["status"] == "failure" and why in task["message"]
+        assert (await show(client, image))["status"] == "queued" and files(images) == set()
+
+
 async def test_deactivated_data_is_for_admins(client: Client) -> None:
     image = await make(client)
     await put(client, image, b"x")

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import zipfile
 from collections.abc import AsyncIterator
@@ -18,6 +19,7 @@ from aiohttp import web
 from cumulet.core import db
 from cumulet.core.kernel import Kernel
 from cumulet.services.image import task as tasks
+from cumulet.services.image.convert import convert
 from cumulet.services.image.declaration import SERVICE
 from cumulet.services.image.image import Image
 from cumulet.services.image.runtime import ImageRuntime
@@ -467,6 +469,20 @@ async def test_what_hides_another_format_is_not_converted(site: Site, tmp_path: 
     shown, task = await site.imported(image, "glance-direct")
     assert (shown["status"], task["status"]) == ("queued", "failure") and "holds another" in task["message"]
     await site.tidy()
+
+
+async def test_a_conversion_that_outlives_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not make again the file that the next start has removed."""
+    source, target, programs = tmp_path / "source", tmp_path / "target", tmp_path / "bin"
+    tool("qemu-img", "create", "-q", "-f", "raw", str(source), "1M")
+    programs.mkdir()
+    late = programs / "qemu-img"
+    late.write_text(f'#!/bin/sh\nrm -f {target}\nexec {shutil.which("qemu-img")} "$@"\n')
+    late.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    with pytest.raises(FileNotFoundError):
+        await convert(source, "raw", target, "qcow2", lambda _said: asyncio.sleep(0))
+    assert not target.exists()
 
 
 @with_settings(image_decompression=True)

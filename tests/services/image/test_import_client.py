@@ -76,6 +76,9 @@ def test_imports_by_the_sdk(cloud: InProcessCloud, page: str) -> None:
     demo.image.import_image(image, method="web-download", uri=page)
     assert active(demo, image.id).size == len(DATA)
     assert demo.image.download_image(image).content == DATA
+    demo.image.update_image(image, color="red")
+    image = demo.image.update_image(demo.image.get_image(image.id), color="blue", name="changed")
+    assert (image.name, image.properties["color"], image.properties["stores"]) == ("changed", "blue", "file")
     tasks = list(demo.image.image_tasks(image))
     assert [task.status for task in tasks] == ["success"]
     assert admin.image.get_task(tasks[0].id).result == {"image_id": image.id}

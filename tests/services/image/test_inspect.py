@@ -154,6 +154,48 @@ def test_formats_nobody_takes(tmp_path: Path) -> None:
             check(path, disk_format, bare=True)
 
 
+ISO = (0x8001, b"CD001")
+GPT = (512, b"EFI PART")
+
+
+@pytest.mark.parametrize(
+    ("kind", "marks", "why"),
+    [
+        ("qcow2", [ISO], "qcow2, iso"), ("qcow2", [GPT], "qcow2, gpt"), ("vmdk", [ISO], "vmdk, iso"),
+        ("vdi", [GPT], "vdi, gpt"), ("vhdx", [ISO, GPT], "vhdx, iso, gpt"), ("raw", [ISO, (0, b"QFI\xfb")], "qcow2, iso"),
+        ("raw", [ISO, (0, b"LUKS\xba\xbe")], "luks, iso"), ("raw", [ISO, (0, b"# Disk DescriptorFile")], "iso, vmdk"),
+    ],
+)  # fmt: skip
+def test_what_is_of_several_formats(tmp_path: Path, kind: str, marks: list[tuple[int, bytes]], why: str) -> None:
+    path = qemu_img(tmp_path / "disk", kind)
+    for offset, mark in marks:
+        if path.stat().st_size < offset:
+            with path.open("r+b") as file:
+                file.truncate(offset)
+        patched(path, offset, mark)
+    for disk_format in ("iso", "raw", "qcow2", "vmdk"):
+        with pytest.raises(Refused, match=f"several formats at once: {why}"):
+            check(path, disk_format, bare=True)
+
+
+def test_a_cd_that_boots_as_a_disk_is_a_cd(tmp_path: Path) -> None:
+    path = qemu_img(tmp_path / "disk", "raw")
+    for offset, mark in (ISO, GPT):
+        patched(path, offset, mark)
+    assert inspect(path).format == "iso" and check(path, "iso", bare=True) == 5 * MIB
+    with pytest.raises(Refused, match="does not match"):
+        check(path, "qcow2", bare=True)
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "vmdk", "vdi", "vhdx", "raw"])
+def test_a_disk_that_would_be_too_large(tmp_path: Path, kind: str) -> None:
+    path = qemu_img(tmp_path / "disk", kind)
+    for disk_format in (kind, "raw"):
+        with pytest.raises(Refused, match=r"a disk of [0-9]+ bytes; at most [0-9]+ are taken"):
+            check(path, disk_format, bare=True, most=5 * MIB - 1)
+    assert check(path, kind, bare=True, most=5 * MIB) == 5 * MIB
+
+
 def test_an_empty_file_is_raw(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.touch()

@@ -1,6 +1,7 @@
 """A node of accounts and containers without the rest of the program: its servers, its devices in a directory."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from cumulet.services.object_store.message import Headers, Response, drain, refu
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device, Kind, Rings
 from cumulet.services.object_store.policies import Policies, Policy
+from cumulet.services.object_store.remote import RemoteNodes
 from cumulet.services.object_store.storage.catalogue import Catalogue
 from cumulet.services.object_store.storage.devices import Devices
 
@@ -42,8 +44,13 @@ class Network:
 
     def __init__(self, members: Mapping[str, "Node"]) -> None:
         self.members = dict(members)
+        self.ports: dict[tuple[str, Kind], int] = {}
+        """Where they are reached over HTTP; as functions otherwise."""
+        self.remote = RemoteNodes()
 
     async def call(self, device: Device, request: BackendRequest) -> Response:
+        if port := self.ports.get((device.name, request.kind)):
+            return await self.remote.call(replace(device, port=port), request)
         node = self.members[device.name]
         if node.down:
             return refuse(503, "down")
@@ -129,6 +136,7 @@ class Node:
 
     async def close(self) -> None:
         await self.catalogue.stop()
+        await self.nodes.remote.stop()
 
     async def __aenter__(self) -> Self:
         return self

@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from cumulet.api.server import Server, bind
 from cumulet.services.object_store.names import Timestamp
-from cumulet.services.object_store.node import Rings
+from cumulet.services.object_store.node import Kind, Rings, StorageServer
+from cumulet.services.object_store.servers import StorageFace
 from cumulet.services.object_store.storage import database_replicator
 from tests.services.object_store.databases import Node, SmallRing
 
@@ -207,3 +210,43 @@ async def test_bad_bodies_are_refused(nodes: dict[str, Node]) -> None:
         reply = await node.ask("container", "REPLICATE", other, f"op={op}", body, {})
         assert reply.status == 400, op
     assert (await node.ask("container", "REPLICATE", "0" * 32, "op=sync", b'{"account":"a"}', {})).status == 404
+
+
+async def test_over_http(tmp_path: Path) -> None:
+    """The same between processes: rows, whole files, and replies, on the ports that nodes have for each other."""
+    members = {name: Node(tmp_path, name, 6001 + number) for number, name in enumerate(("d1", "d2"))}
+    servers, ports = [], {}
+    for name, node in members.items():
+        node.join(members)
+        made: dict[Kind, StorageServer] = {"container": node.catalogue.containers, "account": node.catalogue.accounts}
+        for kind in made:
+            server, sock = Server(), bind("127.0.0.1", 0)
+            await server.listen(StorageFace(kind, made, None).answer, sock)  # type: ignore[arg-type]
+            servers.append(server)
+            ports[name, kind] = sock.getsockname()[1]
+    for node in members.values():
+        node.nodes.ports = ports
+    one, two = members.values()
+    try:
+        await one("PUT", "a")
+        await one("PUT", "a/c", X_Container_Meta_Name="\u65e5\u672c")
+        body = [
+            {"name": f"{n:05d}/\u00e9", "created_at": f"1500000000.{n:05d}", "size": 1, "etag": "e"}
+            for n in range(2500)
+        ]
+        await one("UPDATE", "a/c", "", msgspec.json.encode(body))
+        await one.replicate()  # the files
+        assert await two("HEAD", "a/c")
+        assert await _told(one, "a/c") == await _told(two, "a/c")
+        await asyncio.gather(*(one("DELETE", f"a/c/{n:05d}/\u00e9") for n in range(2400)))
+        await two.put_object("a/c/new")
+        await one.replicate()
+        await two.replicate()
+        assert await _told(one, "a/c") == await _told(two, "a/c")
+        assert len(await two.names("a/c")) == 101
+        assert await _told(one, "a") == await _told(two, "a")
+    finally:
+        for node in members.values():
+            await node.close()
+        for server in servers:
+            await server.stop()

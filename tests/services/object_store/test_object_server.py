@@ -319,3 +319,61 @@ def test_what_is_held_is_bounded(tmp_path: Path) -> None:
     assert hot._size <= 100_000
     hot.drop("/99")
     assert len(hot._held) == 7
+
+
+@pytest.mark.parametrize("sent", [10, SMALL + 10, 6 << 20])
+def test_a_cancelled_request_leaves_nothing(node: Node, sent: int) -> None:
+    async def run() -> None:
+        begun = asyncio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in pieces(os.urandom(sent)):
+                yield piece
+            begun.set()
+            await asyncio.Event().wait()
+
+        asking = asyncio.create_task(node._ask("PUT", "o", body(), None, {}))
+        await begun.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(run())
+    node.devices.close()
+    assert node.files() == []
+    assert node.containers.told == []
+
+
+def test_a_request_cancelled_while_it_is_written_tells_the_container(node: Node) -> None:
+    async def run() -> None:
+        asking = asyncio.create_task(node._ask("PUT", "o", b"four", None, UPDATE))
+        while not node.devices.threads._busy:
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(run())
+    assert node.ask("GET")[2] == b"four"
+    assert [request.method for _, request in node.containers.told] == ["PUT"]
+
+
+def test_many_at_once(node: Node) -> None:
+    """Of what is said of one object at a time by many, the latest stays."""
+
+    async def run() -> None:
+        await asyncio.gather(
+            *(
+                node._ask(
+                    *("DELETE", "o", b"", START + number, {})
+                    if number % 3 == 0
+                    else ("PUT", "o", b"%d" % number, START + number, {})
+                )
+                for number in (7, 3, 99, 41, 40, 100, 2, 55, 98, 12)
+            )
+        )
+
+    asyncio.run(run())
+    status, _, body = node.ask("GET")
+    assert (status, body) == (200, b"100")
+    assert len(node.files()) >= 1

@@ -125,6 +125,9 @@ async def test_paths_that_mean_nothing(store: Store) -> None:
         assert (await store("GET", path)).status == status, path
     reply = await store("BREW", "box")
     assert (reply.status, "GET" in reply.headers["Allow"]) == (405, True)
+    assert (await raw(store, f"get /v1/{DEMO} HTTP/1.1\nHost: x\nX-Auth-Token: member\n\n")).startswith(
+        b"HTTP/1.1 405 "
+    )
 
 
 async def test_conditions(store: Store) -> None:

@@ -373,6 +373,23 @@ async def test_large_data_streams(tmp_path: Path) -> None:
             assert reply.data == whole[first : first + step + 1]
 
 
+async def test_a_reader_that_hangs_up(store: Store) -> None:
+    """Nothing goes on for somebody who has gone."""
+    await store.put("box")
+    for n in range(4):
+        await store.put(f"box/{n}", io.BytesIO(bytes(16 << 20)))
+    await make(store, *({"path": f"/box/{n}"} for n in range(4)))
+    quiet = len(asyncio.all_tasks())
+    async with aiohttp.ClientSession() as session:
+        reply = await session.get(f"{store.url}/v1/{store.account}/box/whole", headers={"X-Auth-Token": "member"})
+        assert await reply.content.readexactly(100) == bytes(100)
+        reply.close()
+    async with asyncio.timeout(10):
+        while len(asyncio.all_tasks()) > quiet:
+            await asyncio.sleep(0.01)
+    assert await store.get("box/0") == bytes(16 << 20)
+
+
 async def test_what_is_told_of_it(store: Store) -> None:
     told = (await store("GET", "/info")).json()["slo"]
     assert told == {

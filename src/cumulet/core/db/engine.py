@@ -3,7 +3,8 @@
 A unit of work is a plain synchronous function `fn(tx, ...)`: it takes a connection and values, returns values, and cannot
 await, so nothing can be called out to from inside a transaction. `await db.run(fn, ...)` runs one that writes,
 `await db.read(fn, ...)` one that only reads, and `db.read_inline(fn, ...)` a look-up so short (a token, one row by its id)
-that a hop to another thread would cost more than it.
+that a hop to another thread would cost more than it. `await db.read_page(fn, ...)` is for lists, of which nobody knows
+beforehand how long they take: a short one is read at once, a long one in the thread that reads.
 
 A unit that has begun runs to its end and commits even when the task that awaits it is cancelled. On MySQL it may run more
 than once (a deadlock is tried again), so it must not have effects outside its transaction: those go through `after_commit`.
@@ -33,6 +34,9 @@ Unit = Callable[Concatenate[Connection, P], T]
 DEADLOCK = frozenset({1205, 1213})
 """MySQL's errors that mean: roll back and try the whole transaction again."""
 TRIES = 6
+PAGE_STEPS = 10_000
+"""Steps of SQLite's machine that one statement of a page may take on the event loop: some 400 rows in the order of
+an index, well below a millisecond."""
 
 
 def after_commit(tx: Connection, callback: Callable[[], None]) -> None:
@@ -98,6 +102,33 @@ class Database:
             return await self.read(fn, *args, **kwargs)
         return fn(self._reader, *args, **kwargs)
 
+    async def read_page(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a unit of work that only reads and may be short or long, on one consistent state of the database.
+
+        It may run twice: where the database is embedded it begins on the event loop, and anew in the other thread once a
+        statement turns out to be long. SQLite lets go of the interpreter at every row, so a short list that is read beside a
+        busy event loop costs twice its time.
+        """
+        if self._reader is None:
+            return await self.read(fn, *args, **kwargs)
+        try:
+            return self._page_unit(self._reader, fn, args, kwargs)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_INTERRUPT:
+                raise
+        return await self.read(fn, *args, **kwargs)
+
+    @staticmethod
+    def _page_unit(connection: Connection, fn: Callable[..., T], args: Any, kwargs: Any) -> T:
+        raw: Any = connection.connection.driver_connection
+        raw.execute("BEGIN")
+        raw.set_progress_handler(_is_long, PAGE_STEPS)
+        try:
+            return fn(connection, *args, **kwargs)
+        finally:
+            raw.set_progress_handler(None, 0)
+            raw.execute("COMMIT")
+
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             raise RuntimeError("the database has not been started")
@@ -144,6 +175,11 @@ class Database:
         if not current:
             with self.engine.begin() as connection:
                 upgrade(connection)
+
+
+def _is_long() -> int:
+    """What SQLite asks once a statement has taken PAGE_STEPS: whether to interrupt it."""
+    return 1
 
 
 def _is_full(error: BaseException | None) -> bool:

@@ -166,7 +166,8 @@ def remove_user(tx: Connection, service: Any, id: str) -> None:
 
 def reveal(ctx: Ctx, row: Any) -> Any:
     """The user with `enabled` as it counts at a login: inactivity is not stored."""
-    if is_enabled(ctx.service.kernel.settings, row) == row.enabled:
+    settings = ctx.service.kernel.settings
+    if not settings.disable_user_account_days_inactive or is_enabled(settings, row) == row.enabled:
         return row
     return replace(User(**{c.name: getattr(row, c.name) for c in User.table.columns}), enabled=False)
 

@@ -1,14 +1,17 @@
-"""The image cache: copies, on this host, of data that lies at web servers: GET|DELETE /v2/cache,
-PUT|DELETE /v2/cache/{image_id}, GET /v2/cache/nodes/{image_id}, POST /v2/cache/clean, POST /v2/cache/prune.
+"""The image cache: copies, on this host, of data that lies elsewhere: GET|DELETE /v2/cache, PUT|DELETE /v2/cache/{image_id},
+GET /v2/cache/nodes/{image_id}, POST /v2/cache/clean, POST /v2/cache/prune.
 
-There is one if the setting `image_cache` gives it room. An image gets into it when an admin asks for it, as an operation, and
-is downloaded from it afterwards; what was not asked for longest leaves it when there is more than fits (`prune`). Data in a
-store of this cloud is on this host already: it is entered, and takes no room.
+There is one if the setting `image_cache` gives it room. An image gets into it with its first whole download, or when an admin
+asks for it, as an operation; it is downloaded from it afterwards. What was not asked for longest leaves it when there is more
+than fits (`prune`). Data that is on this host already is entered when an admin asks, and takes no room.
 """
 
 import asyncio
+import logging
 import secrets
 import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,13 +27,15 @@ from cumulet.core.operations import Finish, Operation
 from cumulet.core.tasks import in_thread
 from cumulet.core.types import Id
 from cumulet.services.image.image import Image, find, not_found
-from cumulet.services.image.intake import receive
+from cumulet.services.image.intake import Sink, receive
 from cumulet.services.image.rules import ADMIN, in_project
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
 
 Ctx: TypeAlias = "Context[ImageRuntime]"
+
+log = logging.getLogger("cumulet.image")
 
 FETCH = "image.cache"
 RULES = in_project(
@@ -59,7 +64,10 @@ class Cache:
         """`room` in bytes; 0: there is no cache."""
         self.runtime, self.room = runtime, room
         self.directory = runtime.kernel.settings.data.absolute() / "image-cache"
-        runtime.kernel.operations.register(FETCH, self.fetch, on_failure=_forget_operation, attempts=3)
+        self._arriving: set[Path] = set()
+        runtime.kernel.operations.register(
+            FETCH, self.fetch, on_failure=_forget_operation, undo=lambda o: self.drop(o.args["image_id"]), attempts=3
+        )
 
     async def start(self) -> None:
         """Make the directory, and remove what is in it that nobody knows of."""
@@ -84,9 +92,9 @@ class Cache:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         there = set()
         for path in self.directory.iterdir():
-            if path.name.partition(".")[0] in known:
+            if path.name in known:
                 there.add(path.name)
-            else:
+            elif path not in self._arriving:
                 path.unlink(missing_ok=True)
         return there
 
@@ -110,10 +118,10 @@ class Cache:
         image = await self.runtime.kernel.db.read_inline(find, system_caller(), image_id)
         held = self.runtime.stores.holding(image)
         size = 0
-        if held and not any(one.own for one in held):
-            part = self.directory / f"{image_id}.{secrets.token_hex(8)}"
-            received = await receive(held[0].store.chunks(held[0].url), part, most=self.room)
-            await in_thread(received.path.rename, self.file(image_id))
+        if held and not any(one.file for one in held):
+            with self._part(image_id) as part:
+                received = await receive(held[0].store.chunks(held[0].url), part, most=self.room)
+                await in_thread(part.rename, self.file(image_id))
             size = received.size
 
         def finish(tx: Connection) -> None:
@@ -124,6 +132,44 @@ class Cache:
                 after_commit(tx, lambda: self._drop_soon(image_id))
 
         return finish
+
+    @contextmanager
+    def _part(self, image_id: str) -> Iterator[Path]:
+        """A new name for data that is on its way."""
+        part = self.directory / f"{image_id}.{secrets.token_hex(8)}"
+        self._arriving.add(part)
+        try:
+            yield part
+        finally:
+            self._arriving.discard(part)
+
+    async def filled(self, image: Image, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same data, which is in the cache once it was read to its end. Of several who read at once one fills it, and what
+        cannot be kept does not disturb him."""
+        arriving = {part.name.partition(".")[0] for part in self._arriving}
+        if image.id in arriving or not 0 < (image.size or 0) <= self.room:
+            async for chunk in chunks:
+                yield chunk
+            return
+        with self._part(image.id) as part:
+            sink = Sink(part, ("md5",))
+            broken = not await _tried(in_thread(sink.open, image.size or 0))
+            try:
+                async for chunk in chunks:
+                    yield chunk
+                    broken = broken or not await _tried(sink.add([chunk]))
+                if not broken and sink.size == image.size and image.checksum in (None, sink.digests()["md5"]):
+                    await _tried(self._keep(image, sink))
+            finally:
+                await in_thread(sink.abandon)
+
+    async def _keep(self, image: Image, sink: Sink) -> None:
+        await in_thread(sink.finish)
+        await in_thread(sink.path.rename, self.file(image.id))
+        if await self.runtime.kernel.db.run(_enter, image.id, sink.size):
+            await self.prune()
+        else:
+            await self.drop(image.id)
 
     def _drop_soon(self, image_id: str) -> None:
         self.runtime.kernel.tasks.spawn(f"uncaching {image_id}", self.drop(image_id))
@@ -140,6 +186,27 @@ def _hit(tx: Connection, image_id: str) -> bool:
     c = CachedImage.table.c
     where = [c.image_id == image_id, c.cached_at.is_not(None)]
     return bool(db.update_where(tx, CachedImage, where, hits=c.hits + 1, last_accessed=time.time()))
+
+
+def _enter(tx: Connection, image_id: str, size: int) -> bool:
+    """Note that an image is cached, unless it was deleted meanwhile."""
+    if db.first(tx, Image, Image.table.c.id == image_id) is None:
+        return False
+    moment = time.time()
+    where = [CachedImage.table.c.image_id == image_id]
+    if not db.update_where(tx, CachedImage, where, size=size, cached_at=moment):
+        db.insert(tx, CachedImage(image_id=image_id, size=size, hits=0, last_accessed=moment, cached_at=moment))
+    return True
+
+
+async def _tried(work: Awaitable[None]) -> bool:
+    """Whether it could be done; what the file system does not allow is no more than logged."""
+    try:
+        await work
+    except OSError as error:
+        log.warning("an image could not be cached: %s", error)
+        return False
+    return True
 
 
 def _prune(tx: Connection, room: int) -> list[CachedImage]:

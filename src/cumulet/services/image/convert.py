@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gzip
+import os
 import re
 import shutil
 import zipfile
@@ -56,14 +57,23 @@ def _read(file: IO[bytes]) -> bytes:
 
 
 async def convert(source: Path, disk_format: str, target: Path, wanted: str, report: Report) -> None:
-    """Write a disk, which was inspected, in another format; qemu-img is told what it reads and guesses nothing."""
+    """Write a disk, which was inspected, to a new file in another format; qemu-img is told what it reads and guesses nothing.
+
+    It is given the file open, not its name: one that outlives the program cannot make the file again, which the next start
+    has removed.
+    """
     program = shutil.which("qemu-img")
     if program is None:
         raise NotImplementedHere("Disks are converted by qemu-img, which is not installed here.")
-    command = [program, "convert", "-p", "-f", QEMU_NAMES[disk_format], "-O", wanted, str(source), str(target)]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        formats = ("-f", QEMU_NAMES[disk_format], "-O", wanted)
+        process = await asyncio.create_subprocess_exec(
+            program, "convert", "-p", *formats, str(source), f"/dev/fd/{handle}", pass_fds=(handle,),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    finally:
+        os.close(handle)
     assert process.stdout is not None and process.stderr is not None, "they are pipes"
     complaints = asyncio.ensure_future(process.stderr.read())
     try:

@@ -71,7 +71,9 @@ async def download(ctx: Ctx, image_id: str) -> Response:
     if part is not None:
         headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
     headers["Content-Length"] = str(length)
-    body = File(file, offset, length) if file else held.store.chunks(held.url, offset, length)
+    body: Any = File(file, offset, length) if file else held.store.chunks(held.url, offset, length)
+    if file is None and part is None:
+        body = ctx.service.cache.filled(image, body)
     return Response(206 if part is not None else 200, body, headers)
 
 

@@ -1,16 +1,18 @@
 """How an import is carried out, as a durable operation (`image.import`): data is collected in the staging directory, made ready
-there, put in each store, and then the image becomes active, in one transaction with the end of its task.
+there, put in each store, and then the image becomes active, in one transaction with the end of its task. Where not all stores
+have to succeed it is active as soon as the first of them has the data, and each further one is told of when it has it.
 
 Every step can be repeated after a crash at any point: what is collected has its name only when it is whole, what is made of it
-is made anew, and a store takes the same data twice without effect. Until its end an import holds the image by the property
-`os_glance_import_task`. A delete supersedes it, and removes the files as an operation of its own (`image.remove`).
+is made anew, and a store takes the same data twice without effect; an image that is active already gives the data for the
+stores that are left. Until its end an import holds the image by the property `os_glance_import_task`. A delete supersedes it,
+and removes the files as an operation of its own (`image.remove`).
 """
 
 import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +85,9 @@ class Imports:
         self.tokens: dict[str, str] = {}
         """By task: what another cloud's image service is asked with. Kept nowhere else: an import that outlives the process
         fails without it."""
-        runtime.kernel.operations.register(KIND, self.carry_out, on_failure=self.failed, attempts=ATTEMPTS)
+        runtime.kernel.operations.register(
+            KIND, self.carry_out, on_failure=self.failed, undo=self.undo, attempts=ATTEMPTS
+        )
         runtime.kernel.operations.register(TIDY, self.tidy)
         runtime.kernel.operations.register(REMOVE, self.remove)
 
@@ -133,14 +137,10 @@ class Imports:
 
     async def carry_out(self, operation: Operation) -> Finish:
         """Collect, make ready, put in the stores. See `Operations` for how often."""
-        order = msgspec.convert(operation.args, Order)
         try:
-            return await self._carry_out(operation.resource_id, order)
-        except Exception as error:
-            hopeless = _worded(error)
-            if hopeless is not None or operation.attempts >= ATTEMPTS:
-                await self._undo(operation.resource_id, order)
-            raise hopeless or error from error
+            return await self._carry_out(operation.resource_id, msgspec.convert(operation.args, Order))
+        except (inspect.Refused, fetch.Refused) as error:
+            raise Permanent(str(error)) from error
 
     async def _carry_out(self, image_id: str, order: Order) -> Finish:
         if order.refusal:
@@ -149,13 +149,17 @@ class Imports:
         say_so = partial(self._say, order)
         await say_so("")
         progress = Progress(say_so)
+        if (
+            order.method != COPY and image.status != "importing"
+        ):  # active since before a crash: with all that was made of it
+            order.method = COPY
         ready = await self._collect(image, order, progress)
         if order.method != COPY:
             ready = await self._make_ready(image, order, ready, progress)
-        missed = await self._put(image, order, ready.data.path)
+        missed = await self._put(image, order, ready)
         if len(missed) == len(order.stores):
             raise Permanent(f"None of the uploads finished: {'; '.join(missed.values())}")
-        return lambda tx: self._finish(tx, image_id, order, ready, list(missed))
+        return lambda tx: self._finish(tx, image_id, order, ready, missed)
 
     async def _collect(self, image: Image, order: Order, progress: "Progress") -> Ready:
         """The data as it comes, in a local file."""
@@ -271,37 +275,57 @@ class Imports:
 
         await self.runtime.kernel.db.read(look)
 
-    async def _put(self, image: Image, order: Order, file: Path) -> dict[str, str]:
+    async def _put(self, image: Image, order: Order, ready: Ready) -> dict[str, str]:
         """Put the data in each store; what went wrong, by store, where not all have to succeed."""
         missed: dict[str, str] = {}
+        there = {held.store.name for held in self.runtime.stores.holding(image)}
         for number, name in enumerate(order.stores, 1):
             try:
-                await self.runtime.stores.writable(name).put(image.id, file)
+                if name not in there:
+                    await self.runtime.stores.writable(name).put(image.id, ready.data.path)
             except (OSError, CloudError) as error:
                 if order.must_succeed:
                     raise
                 log.warning("image %s could not be put in the store %s: %s", image.id, name, error)
                 missed[name] = f"{name}: {error}"
-            said = f"Put in {number} of {len(order.stores)} stores"
-            waiting = order.stores[number:]
-            await self.runtime.kernel.db.run(_get_on, image.id, order.task_id, waiting, list(missed), said)
+            await self.runtime.kernel.db.run(self._get_on, image.id, order, ready, number, missed)
         return missed
 
-    def _finish(self, tx: Connection, image_id: str, order: Order, ready: Ready, missed: list[str]) -> None:
+    def _get_on(
+        self, tx: Connection, image_id: str, order: Order, ready: Ready, number: int, missed: Collection[str]
+    ) -> None:
+        """Tell how many of the stores have been tried; what those that have the data make of the image, if that is enough."""
+        say(tx, order.task_id, f"Put in {number} of {len(order.stores)} stores")
+        image = db.first(tx, Image, Image.table.c.id == image_id)
+        if image is not None and image.properties.get(LOCK) == order.task_id:
+            told = {WAITING: ",".join(order.stores[number:]), FAILED: _unlucky(image, order, missed)}
+            done = [] if order.must_succeed else [name for name in order.stores[:number] if name not in missed]
+            self._hold(tx, image, ready, done, told)
+
+    def _finish(self, tx: Connection, image_id: str, order: Order, ready: Ready, missed: Collection[str]) -> None:
         image = find(tx, system_caller(), image_id)
-        places = [self.runtime.stores.place(name, image_id) for name in order.stores if name not in missed]
-        values: dict[str, Any] = {"places": places, "status": "active", "staged": None, **ready.image}
-        if order.method == COPY:
-            there = self.runtime.stores.locations(image)
-            values = {"places": [*self.runtime.stores.kept(image_id, there), *places]}
-        properties = {**image.properties, **ready.properties, WAITING: "", FAILED: ",".join(missed)}
-        properties.pop(LOCK, None)
-        db.update(tx, Image, image_id, **values, properties=properties, updated_at=now())
-        save_labels(tx, image_id, image.tags, properties)
+        image.properties.pop(LOCK, None)
+        done = [name for name in order.stores if name not in missed]
+        self._hold(tx, image, ready, done, {WAITING: "", FAILED: _unlucky(image, order, missed)})
         succeed(tx, order.task_id, image_id)
         # An operation, so that it comes before whatever is done to the image next.
         self.runtime.kernel.operations.add(tx, TIDY, image_id)
-        self._forget_token(tx, order)
+        self.forget_token(tx, order.task_id)
+
+    def _hold(self, tx: Connection, image: Image, ready: Ready, names: Sequence[str], told: Mapping[str, str]) -> None:
+        """Write down that these stores have the data; with the first of them the image is active, and what came with it."""
+        stores, values = self.runtime.stores, dict[str, Any]()
+        properties = {**image.properties, **told}
+        if names:
+            there = [] if image.status == "importing" else stores.kept(image.id, stores.locations(image))
+            known = {place.url for place in there}
+            new = [place for place in (stores.place(name, image.id) for name in names) if place.url not in known]
+            values["places"] = [*there, *new]
+            if image.status == "importing":
+                values |= {"status": "active", "staged": None, **ready.image}
+                properties |= ready.properties
+        db.update(tx, Image, image.id, **values, properties=properties, updated_at=now())
+        save_labels(tx, image.id, image.tags, properties)
 
     def failed(self, tx: Connection, operation: Operation, error: BaseException) -> None:
         """The image waits for other data, or has what it had; one that came with the import goes."""
@@ -310,26 +334,34 @@ class Imports:
         if image is not None and order.registered:
             remove_row(tx, image.id)
         elif image is not None:
-            failed = {*filter(None, image.properties.get(FAILED, "").split(",")), *order.stores}
-            properties = {**image.properties, WAITING: "", FAILED: ",".join(sorted(failed))}
+            there = {held.store.name for held in self.runtime.stores.holding(image)}
+            properties = {**image.properties, WAITING: "", FAILED: _unlucky(image, order, {*order.stores} - there)}
             properties.pop(LOCK, None)
-            values: dict[str, Any] = {} if order.method == COPY else {"status": "queued", "size": None, "staged": None}
-            db.update(tx, Image, image.id, **values, properties=properties, updated_at=now())
+            queued = {"status": "queued", "size": None, "staged": None} if image.status == "importing" else {}
+            db.update(tx, Image, image.id, **queued, properties=properties, updated_at=now())
         fail(tx, order.task_id, str(error))
-        self._forget_token(tx, order)
+        self.forget_token(tx, order.task_id)
 
-    def _forget_token(self, tx: Connection, order: Order) -> None:
-        after_commit(tx, partial(self._drop_token, order.task_id))
+    def forget_token(self, tx: Connection, task_id: str) -> None:
+        """Forget after this transaction what the image service of another cloud was to be asked with."""
+        after_commit(tx, partial(self._drop_token, task_id))
 
     def _drop_token(self, task_id: str) -> None:
         self.tokens.pop(task_id, None)
 
-    async def _undo(self, image_id: str, order: Order) -> None:
-        """Remove what an import has made, which fails for good: before that is written down, since then the image may get
+    async def undo(self, operation: Operation) -> None:
+        """Remove what an import has made that fails for good: before that is written down, since then the image may get
         other data at once."""
-        for name in order.stores:
-            if name in self.runtime.stores.own:
-                await self.runtime.stores.own[name].remove(image_id)
+        image_id, own = operation.resource_id, self.runtime.stores.own
+
+        def look(tx: Connection) -> set[str]:
+            image = db.first(tx, Image, Image.table.c.id == image_id)
+            return {held.store.name for held in self.runtime.stores.holding(image)} if image is not None else set()
+
+        there = await self.runtime.kernel.db.read(look)
+        for name in msgspec.convert(operation.args, Order).stores:
+            if name in own and name not in there:
+                await own[name].remove(image_id)
         await self.clear(image_id)
 
     async def tidy(self, operation: Operation) -> None:
@@ -373,18 +405,7 @@ def _taken_along(shown: Mapping[str, Any], custom: Mapping[str, Any]) -> tuple[d
     return {name: shown[name] for name in ("disk_format", "container_format")}, kept
 
 
-def _worded(error: Exception) -> Exception | None:
-    """The error as `Permanent`, if no further attempt can change it."""
-    if isinstance(error, (inspect.Refused, fetch.Refused)):
-        return Permanent(str(error))
-    if isinstance(error, Permanent) or (isinstance(error, CloudError) and not isinstance(error, Unavailable)):
-        return error
-    return None
-
-
-def _get_on(tx: Connection, image_id: str, task_id: str, waiting: list[str], missed: list[str], message: str) -> None:
-    image = db.first(tx, Image, Image.table.c.id == image_id)
-    if image is not None and image.properties.get(LOCK) == task_id:
-        properties = {**image.properties, WAITING: ",".join(waiting), FAILED: ",".join(missed)}
-        db.update(tx, Image, image_id, properties=properties)
-    say(tx, task_id, message)
+def _unlucky(image: Image, order: Order, missed: Collection[str]) -> str:
+    """The stores that the image could not be put in: with those of earlier imports that this one leaves alone."""
+    earlier = {*filter(None, image.properties.get(FAILED, "").split(","))} - {*order.stores}
+    return ",".join(sorted({*earlier, *missed}))

@@ -20,6 +20,9 @@ READ_ONLY = frozenset(
 )
 RESERVED = frozenset({"location", "deleted", "deleted_at"})
 RESERVED_PREFIX = "os_glance_"
+TOLD = frozenset({"stores", "os_glance_import_task", "os_glance_importing_to_stores", "os_glance_failed_import"})
+"""What images show beside custom properties, and clients take for those. openstacksdk asks to have all removed that it was not
+told to keep: of these that is without effect."""
 
 
 class Change(Struct, frozen=True):
@@ -43,7 +46,7 @@ def read_changes(media_type: str, data: bytes) -> list[Change]:
         raise Invalid(f"The request body is not JSON: {error}") from None
     if not isinstance(body, list):
         raise Invalid("Request body must be a JSON array of operation objects.")
-    return [_change(raw, media_type == OLD) for raw in body]
+    return [change for raw in body if (change := _change(raw, media_type == OLD)) is not None]
 
 
 def check_name(name: str) -> None:
@@ -52,11 +55,14 @@ def check_name(name: str) -> None:
         raise Forbidden(f"Attribute '{name}' is reserved.")
 
 
-def _change(raw: Any, old: bool) -> Change:
+def _change(raw: Any, old: bool) -> Change | None:
+    """None for one that is without effect."""
     if not isinstance(raw, dict):
         raise Invalid("Operations must be JSON objects.")
     op, pointer = _old_form(raw) if old else _new_form(raw)
     name, *rest = _parts(pointer, op)
+    if op == "remove" and name in TOLD:
+        return None
     if op != "remove" and "value" not in raw:
         raise Invalid(f'Operation "{op}" requires a member named "value".')
     if name in READ_ONLY:

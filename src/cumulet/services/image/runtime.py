@@ -133,7 +133,9 @@ class ImageRuntime:
         forget_cached(tx, image.id)
         if _is_importing(image):
             self.kernel.operations.add(tx, REMOVE, image.id, request_id=request_id, supersede=True)
-            fail(tx, image.properties.get(LOCK, ""), "The image was deleted.")
+            task_id = image.properties.get(LOCK, "")
+            fail(tx, task_id, "The image was deleted.")
+            self.imports.forget_token(tx, task_id)
 
     async def remove_data(self, image: Image) -> None:
         """Remove the files of an image that was deleted, unless an operation does."""

@@ -14,6 +14,7 @@ from yarl import URL
 
 from cumulet.services.object_store.message import PIECE, Headers, Refusal, Response, refuse
 from cumulet.services.object_store.mime import BOUNDARY, FOOTER, boundary, joined
+from cumulet.services.object_store.names_in_ascii import packed, unpacked
 from cumulet.services.object_store.node import BackendRequest, Device
 
 CONNECT = 1.0
@@ -61,7 +62,7 @@ class RemoteNodes:
                     reply = await self._connections().request(
                         request.method,
                         url,
-                        headers=headers,
+                        headers=packed(headers),
                         data=sent,
                         expect100=sent is not None,
                         allow_redirects=False,
@@ -80,7 +81,7 @@ class RemoteNodes:
         headers = Headers(
             (name, _text(value)) for name, value in reply.headers.items() if name.lower() not in OF_CONNECTION
         )
-        response = Response(reply.status, b"", headers)
+        response = Response(reply.status, b"", unpacked(headers))
         if request.method == "HEAD" or reply.content.at_eof():
             reply.release()
         else:

@@ -4,6 +4,7 @@ Nodes trust each other, as swift's do: whoever reaches these ports may read and 
 setting `object_bind` only, which is loopback unless it is set to an address of the cluster's own network.
 """
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from urllib.parse import unquote_to_bytes
 
@@ -12,8 +13,11 @@ from cumulet.api.http import Response as HttpResponse
 from cumulet.core.errors import Invalid
 from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
 from cumulet.services.object_store.mime import BOUNDARY, FOOTER, Parted
+from cumulet.services.object_store.names_in_ascii import packed, unpacked
 from cumulet.services.object_store.node import BackendRequest, Kind, StorageServer
 from cumulet.services.object_store.recon import PREFIX, Recon
+
+log = logging.getLogger("cumulet.object_store")
 
 WITH_BODY = frozenset(("PUT", "POST", "REPLICATE", "UPDATE", "SSYNC"))
 
@@ -33,9 +37,14 @@ class StorageFace:
         if http.raw_path.startswith(PREFIX):
             return await self.recon.answer(http.method, http.raw_path)
         try:
-            return await self._servers[self.kind].handle(self._request(http))
+            response = await self._servers[self.kind].handle(self._request(http))
+            response.headers = packed(response.headers)
+            return response
         except Refusal as refusal:
             return refusal.response
+        except Exception:
+            log.exception("%s %s failed", http.method, http.raw_path)
+            return refuse(500)
 
     def _request(self, http: HttpRequest) -> BackendRequest:
         parts = http.raw_path.lstrip("/").split("/", 4)
@@ -44,9 +53,11 @@ class StorageFace:
                 unquote_to_bytes(part).decode() for part in [*parts, "", "", "", ""][:5]
             ]
             number = int(partition)
+            if number < 0 or not device:
+                raise ValueError
         except ValueError:
             raise Refusal(refuse(400, f"Invalid path: {http.raw_path}")) from None
-        headers = Headers(http.headers)
+        headers = unpacked(Headers(http.headers))
         made = BackendRequest(
             self.kind, http.method, device, number, account, container, object, headers=headers, query=http.query
         )

@@ -20,7 +20,7 @@ RESERVED = "\0"
 
 def is_true(value: str | None) -> bool:
     """Whether a header or a parameter says yes."""
-    return value is not None and value.lower() in YES
+    return value is not None and value.strip().lower() in YES
 
 
 def parameters(value: str) -> tuple[str, dict[str, str]]:

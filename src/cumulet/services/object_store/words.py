@@ -1,16 +1,9 @@
-"""The small words of object storage's headers and settings: truth, lists, and a refusal of whoever is not known."""
+"""The small words of object storage's headers and settings: lists, and a refusal of whoever is not known."""
 
 from collections.abc import Iterable
 from urllib.parse import quote, unquote
 
 from cumulet.services.object_store.message import Headers, Request, Response, refuse
-
-TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
-
-
-def truthy(text: str | None) -> bool:
-    """Whether a header says yes, in the words that swift takes."""
-    return text is not None and text.strip().lower() in TRUE
 
 
 def listed(text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response
 from cumulet.services.object_store.proxy.info import account_info, container_info
-from cumulet.services.object_store.words import truthy
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.runtime import ObjectStoreRuntime
@@ -42,7 +42,7 @@ class EtagQuoter:
         told, kept = f"X-{level}-{NAME}", f"X-{level}-Sysmeta-{NAME}"
         said = request.headers.get(told)
         if said is not None:
-            request.headers[kept] = str(truthy(said)) if said else ""
+            request.headers[kept] = str(is_true(said)) if said else ""
         if request.headers.get(f"X-Remove-{level}-{NAME}"):
             request.headers[kept] = ""
         response = await self.app(request)
@@ -60,7 +60,7 @@ class EtagQuoter:
             if not account.ok:
                 return False
             flag = account.sysmeta.get(FLAG)
-        return self.default if flag is None else truthy(flag)
+        return self.default if flag is None else is_true(flag)
 
 
 VERSIONS = ("v1", "v1.0")

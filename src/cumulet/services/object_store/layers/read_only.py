@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
 from cumulet.services.object_store.proxy.info import account_info
-from cumulet.services.object_store.words import truthy
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.runtime import ObjectStoreRuntime
@@ -32,6 +32,6 @@ class ReadOnly:
         if request.method == "COPY":
             account = request.headers.get("Destination-Account") or account
         said = (await account_info(self.app, request, account)).sysmeta.get("read-only", "")
-        if truthy(said) if said else self.cluster:
+        if is_true(said) if said else self.cluster:
             return refuse(405, "Writes are disabled for this account.")
         return await self.app(request)

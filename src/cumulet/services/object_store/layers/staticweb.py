@@ -14,7 +14,8 @@ from cumulet.services.object_store.layers.staticweb_pages import css_path, disab
 from cumulet.services.object_store.layers.tempurl import GENERATED, TempUrl
 from cumulet.services.object_store.message import Handler, Headers, Request, Response, close, drain, refuse
 from cumulet.services.object_store.proxy.info import Info, container_info
-from cumulet.services.object_store.words import requested_path, truthy
+from cumulet.services.object_store.values import is_true
+from cumulet.services.object_store.words import requested_path
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.runtime import ObjectStoreRuntime
@@ -56,7 +57,7 @@ class StaticWeb:
     async def __call__(self, request: Request) -> Response:
         if not request.container or request.method not in ("GET", "HEAD") or request.authorize is None:
             return await self.app(request)
-        visitor = not request.caller.user_id or truthy(request.headers.get("X-Web-Mode"))
+        visitor = not request.caller.user_id or is_true(request.headers.get("X-Web-Mode"))
         if not visitor or request.source:
             return await self.app(request)
         return await (self._object(request) if request.object else self._container(request))
@@ -70,7 +71,7 @@ class StaticWeb:
         if refusal is not None:
             return await self._error(request, site, refusal)
         if not site.there:
-            return refuse(404) if truthy(request.headers.get("X-Web-Mode")) else await self.app(request)
+            return refuse(404) if is_true(request.headers.get("X-Web-Mode")) else await self.app(request)
         if not request.raw_path.endswith("/"):
             return self._with_slash(request)
         if site.index:
@@ -122,7 +123,7 @@ class StaticWeb:
         path = requested_path(request)
         label = path if not site.label else f"{site.label}/{'/'.join(path.split('/')[4:])}"
         css = css_path(site.css, prefix) if site.css else ""
-        if not truthy(site.listings):
+        if not is_true(site.listings):
             page = disabled(label, css, site.index)
             return await self._error(request, site, Response(404, page.encode(), {"Content-Type": HTML}))
         names = await self._names(request, prefix)

@@ -21,7 +21,7 @@ from cumulet.services.object_store.layers.symlink import (
     TARGET_ETAG,
 )
 from cumulet.services.object_store.layers.versions_names import DELETE_MARKER, IS_VERSION_LINK, NULL, VERSION_ID
-from cumulet.services.object_store.layers.within import carry, fetch, may_write, settle_type
+from cumulet.services.object_store.layers.within import carry, fetch, may_write
 from cumulet.services.object_store.message import (
     Handler,
     Headers,
@@ -38,6 +38,7 @@ from cumulet.services.object_store.message import (
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
 from cumulet.services.object_store.proxy.limits import OWN_TYPE
+from cumulet.services.object_store.proxy.upload import settle_type
 from cumulet.services.object_store.values import is_true, parameters, queried, reserved, timestamp
 
 NOT_OF_LINKS = (
@@ -85,7 +86,7 @@ class VersionedObject:
         version = names.version_of(timestamp(request))
         name = names.name_of(request.object, version)
         if TARGET not in request.headers:
-            settle_type(request)
+            settle_type(request)  # from this name: that of the version tells nothing
         headers = Headers(item for item in request.headers.items() if item[0].lower() not in EXPIRES)
         headers["X-Backend-Allow-Reserved-Names"] = "true"
         stored = await ask(

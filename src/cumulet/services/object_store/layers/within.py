@@ -2,13 +2,13 @@
 another, have objects deleted later.
 """
 
-import mimetypes
 from collections.abc import Iterable
 from typing import Any
 
 from cumulet.api.http import Query, encode_json
 from cumulet.services.object_store.layers.copy import MAX_SIZE
 from cumulet.services.object_store.layers.slo_put import SLO_SIZE
+from cumulet.services.object_store.layers.symlink import EMPTY_MD5
 from cumulet.services.object_store.message import (
     Handler,
     Headers,
@@ -26,11 +26,10 @@ from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy.info import container_info
 from cumulet.services.object_store.proxy.limits import OWN_TYPE
 from cumulet.services.object_store.storage import expiring
-from cumulet.services.object_store.values import is_true, timestamp
+from cumulet.services.object_store.values import timestamp
 
 ASYNC_DELETED = "application/async-deleted"
 """The content type of an entry of the expirer's queue of an object that is to go whatever its X-Delete-At says."""
-EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 ROWS_AT_ONCE = 10_000
 STAYS_BEHIND = frozenset(
     {
@@ -100,14 +99,6 @@ async def carry(app: Handler, request: Request, source: str, container: str, obj
     finally:
         await close(found)
     return response
-
-
-def settle_type(request: Request) -> None:
-    """Set the content type of an upload from its name, where the client wishes that or tells none: it is stored under another
-    name."""
-    headers = request.headers
-    if is_true(headers.popall("X-Detect-Content-Type", ["no"])[-1]) or not headers.get("Content-Type"):
-        headers["Content-Type"] = mimetypes.guess_type(request.object)[0] or "application/octet-stream"
 
 
 async def delete_later(app: Handler, service: Any, request: Request, container: str, objects: Iterable[str]) -> None:

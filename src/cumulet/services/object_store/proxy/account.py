@@ -12,9 +12,9 @@ from cumulet.services.object_store.message import Headers, Request, Response, re
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy import limits
 from cumulet.services.object_store.proxy.acl import format_account_acl, parse_account_acl
-from cumulet.services.object_store.proxy.backends import said_yes
 from cumulet.services.object_store.proxy.headers import all_of, kept
 from cumulet.services.object_store.proxy.info import Info, account_info, forget
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
@@ -42,7 +42,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
     part = core.partition(ring, request.account)
     query = Query(request.query.replaced(format="json"))
     asked = core.backend("account", request, part, all_of(request), query=query)
-    response = await core.backends.read(ring, asked, newest=said_yes(request.headers.get("X-Newest")))
+    response = await core.backends.read(ring, asked, newest=is_true(request.headers.get("X-Newest")))
     if response.status == 404:
         if response.headers.get("X-Account-Status", "").lower() == "deleted":
             response.status = 410

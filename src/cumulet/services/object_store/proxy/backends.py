@@ -6,25 +6,23 @@ Reference: https://docs.openstack.org/swift/latest/overview_architecture.html
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from cumulet.services.object_store.message import Headers, Response, chunks, close, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest, Device, Nodes, Ring
 
+log = logging.getLogger("cumulet.object_store")
+
 ERRORS, SUPPRESSED = 10, 60.0
 """So many errors within so many seconds, and a node is left alone for that long."""
 GRACE = 0.5
 """Seconds that the rest get to answer once enough have."""
-TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
-
-
-def said_yes(value: str | None) -> bool:
-    """Whether a header says true, in one of swift's words for it."""
-    return value is not None and value.lower() in TRUE
 
 
 def quorum(copies: int) -> int:
@@ -118,20 +116,23 @@ class Backends:
         return response
 
     async def _resumed(
-        self, ring: Ring, request: BackendRequest, body: AsyncIterator[bytes], device: Device, etag: str, length: int
+        self, ring: Ring, request: BackendRequest, body: Any, device: Device, etag: str, length: int
     ) -> AsyncIterator[bytes]:
-        sent = 0
-        tried = {device}
-        while True:
-            try:
-                async for piece in body:
-                    sent += len(piece)
-                    yield piece
-                if sent >= length:
-                    return
-            except (OSError, EOFError, asyncio.IncompleteReadError):
-                pass
-            body = await self._rest(ring, request, tried, etag, sent, length)
+        sent, tried = 0, {device}
+        try:
+            while True:
+                try:
+                    async for piece in body:
+                        sent += len(piece)
+                        yield piece
+                    if sent >= length:
+                        return
+                except (OSError, EOFError) as error:
+                    log.warning("%s broke off after %d of %d bytes: %s", device.name, sent, length, error)
+                body = await self._rest(ring, request, tried, etag, sent, length)
+        finally:
+            if hasattr(body, "aclose"):
+                await body.aclose()
 
     async def _rest(
         self, ring: Ring, request: BackendRequest, tried: set[Device], etag: str, start: int, length: int

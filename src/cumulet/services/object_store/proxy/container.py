@@ -11,9 +11,10 @@ from cumulet.services.object_store.message import Headers, Request, Response, em
 from cumulet.services.object_store.proxy import limits
 from cumulet.services.object_store.proxy.account import create_account, hide, is_made
 from cumulet.services.object_store.proxy.acl import AclError, clean_acl
-from cumulet.services.object_store.proxy.backends import best, quorum, said_yes
+from cumulet.services.object_store.proxy.backends import best, quorum
 from cumulet.services.object_store.proxy.headers import all_of, kept, tell
 from cumulet.services.object_store.proxy.info import account_info, forget
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
@@ -40,7 +41,7 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
     part = core.partition(ring, request.account, request.container)
     query = Query(request.query.replaced(format="json")) if request.method == "GET" else request.query
     asked = core.backend("container", request, part, all_of(request), query=query)
-    response = await core.backends.read(ring, asked, newest=said_yes(request.headers.get("X-Newest")))
+    response = await core.backends.read(ring, asked, newest=is_true(request.headers.get("X-Newest")))
     core.name_policy(response)
     if refusal is not None and request.authorize is not None:
         request.acl = response.headers.get("X-Container-Read")

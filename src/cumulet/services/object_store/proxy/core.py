@@ -40,7 +40,7 @@ class Core:
             "strict_cors_mode": True,
             "allow_account_management": True,
             "account_autocreate": True,
-            "allow_open_expired": False,
+            "allow_open_expired": self.settings.object_open_expired,
             "valid_api_versions": list(limits.VERSIONS),
             "auto_create_account_prefix": ".",
         }

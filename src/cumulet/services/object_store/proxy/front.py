@@ -123,7 +123,7 @@ class Front:
             headers["Date"] = today()
         if "Content-Type" not in headers:
             headers["Content-Type"] = "text/html; charset=UTF-8"
-        if response.status == 204:
+        if response.status in (204, 304):
             headers["Content-Length"] = "0"
         if response.status == 401 and "WWW-Authenticate" not in headers:
             account = parts_of(http.path)[1] or "unknown"

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Headers, Request, Response, refuse
 from cumulet.services.object_store.proxy import limits
-from cumulet.services.object_store.proxy.backends import quorum, said_yes
+from cumulet.services.object_store.proxy.backends import quorum
 from cumulet.services.object_store.proxy.headers import all_of, tell
 from cumulet.services.object_store.proxy.info import Info
 from cumulet.services.object_store.proxy.upload import upload
 from cumulet.services.object_store.proxy.where import Place, place
 from cumulet.services.object_store.storage import expiring
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
@@ -31,7 +32,8 @@ async def show(core: "Core", request: Request, refusal: Response | None) -> Resp
         return found
     asked = core.backend("object", request, found.partition, all_of(request), query=request.query)
     asked.headers["X-Backend-Storage-Policy-Index"] = str(found.policy)
-    response = await core.backends.read(found.ring, asked, newest=said_yes(request.headers.get("X-Newest")))
+    _open_expired(core, request, asked.headers)
+    response = await core.backends.read(found.ring, asked, newest=is_true(request.headers.get("X-Newest")))
     headers = response.headers
     if (etag := headers.get("Etag")) is not None and '"' in etag:
         headers["Etag"] = etag.replace('"', "")
@@ -69,6 +71,8 @@ async def update(core: "Core", request: Request, refusal: Response | None) -> Re
     if wrong is not None:
         return wrong
     copies = headers_for(core, request, found)
+    for copy in copies:
+        _open_expired(core, request, copy)
     requests = [core.backend("object", request, found.partition, copy) for copy in copies]
     return await core.backends.write(found.ring, requests, handoffs_for=404)
 
@@ -116,6 +120,11 @@ def headers_for(core: "Core", request: Request, found: Place) -> list[Headers]:
     for position, copy in enumerate(copies):
         copy["X-Backend-Clean-Expiring-Object-Queue"] = "t" if position < CLEANERS else "f"
     return copies
+
+
+def _open_expired(core: "Core", request: Request, headers: Headers) -> None:
+    if core.settings.object_open_expired and is_true(request.headers.get("X-Open-Expired")):
+        headers["X-Backend-Open-Expired"] = "true"
 
 
 def _plain_type(told: str) -> str:

@@ -16,8 +16,9 @@ from cumulet.services.object_store.message import Refusal, Request, Response, em
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest, Device
 from cumulet.services.object_store.proxy import limits
-from cumulet.services.object_store.proxy.backends import Backends, best, enough_of, quorum, said_yes
+from cumulet.services.object_store.proxy.backends import Backends, best, enough_of, quorum
 from cumulet.services.object_store.proxy.where import Place
+from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
     from cumulet.services.object_store.proxy.core import Core
@@ -32,7 +33,7 @@ async def upload(core: "Core", request: Request, found: Place) -> Response:
     """Store an object."""
     from cumulet.services.object_store.proxy.object import headers_for
 
-    _settle_type(request)
+    settle_type(request)
     if (wrong := limits.check_upload(request)) is not None:
         return wrong
     copies = headers_for(core, request, found)
@@ -182,10 +183,10 @@ async def _end(branches: Sequence[Branch], failure: Refusal) -> None:
     await asyncio.gather(*(branch.task for branch in branches), return_exceptions=True)
 
 
-def _settle_type(request: Request) -> None:
+def settle_type(request: Request) -> None:
     """Find a content type by the name where none is told."""
     headers = request.headers
-    guess = said_yes(headers.pop("X-Detect-Content-Type", None))
+    guess = is_true(headers.pop("X-Detect-Content-Type", None))
     if guess or not headers.get("Content-Type"):
         headers["Content-Type"] = mimetypes.guess_type(request.path)[0] or "application/octet-stream"
 

@@ -9,7 +9,7 @@ from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest
 from cumulet.services.object_store.storage.database import Damaged, Database, Full, Info, Missing, Unit
 from cumulet.services.object_store.storage.databases import Databases, Kind
-from cumulet.services.object_store.storage.listing import YES
+from cumulet.services.object_store.values import is_true
 
 log = logging.getLogger("cumulet.object_store.database")
 
@@ -103,7 +103,7 @@ def number(request: BackendRequest, name: str) -> int:
 
 
 def said_yes(request: BackendRequest, name: str) -> bool:
-    return request.headers.get(name, "").lower() in YES
+    return is_true(request.headers.get(name))
 
 
 def metadata_of(headers: Headers, kind: str, saved: frozenset[str], at: str) -> dict[str, tuple[str, str]]:

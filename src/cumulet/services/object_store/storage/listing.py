@@ -11,11 +11,11 @@ import msgspec
 
 from cumulet.api.http import Query
 from cumulet.services.object_store.message import Refusal, refuse
+from cumulet.services.object_store.values import is_true
 
 LIMIT = 10_000
 RESERVED = "\x01"
 """Names that begin with less than this are the program's own, and only shown to it."""
-YES = {"true", "1", "yes", "on", "t", "y"}
 
 _encode = msgspec.json.Encoder().encode
 
@@ -46,7 +46,7 @@ class Wanted:
             marker=query.get("marker") or "",
             end_marker=query.get("end_marker") or "",
             path=query.get("path"),
-            reverse=(query.get("reverse") or "").lower() in YES,
+            reverse=is_true(query.get("reverse")),
             limit=number,
             reserved=reserved,
         )

@@ -254,7 +254,7 @@ class Writer:
     """A file on its way: under no name until `commit`. NoSpace where the device has no room."""
 
     def __init__(self, temporary: str, size: int = 0) -> None:
-        self.path = ""
+        self.path, self.fd = "", -1
         self.size = 0
         try:
             self.fd = _nameless(temporary)
@@ -330,6 +330,9 @@ class Writer:
             self.fd = -1
             if self.path:
                 os.unlink(self.path)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _nameless(temporary: str) -> int:

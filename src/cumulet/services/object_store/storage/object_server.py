@@ -4,15 +4,16 @@ As swift's: the later X-Timestamp wins and the earlier is a 409 that names it; a
 change is told to the containers that the request names before it is answered. Ranges and conditions are answered here too.
 """
 
-import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from hashlib import md5
 from typing import Any
 
 from cumulet.api.http import File
 from cumulet.core.errors import Invalid
+from cumulet.core.tasks import to_the_end
 from cumulet.services.object_store import conditional
 from cumulet.services.object_store.message import Headers, Refusal, Response, refuse
 from cumulet.services.object_store.names import HashSalt, Timestamp
@@ -30,6 +31,7 @@ from cumulet.services.object_store.storage.object_file import (
     Torn,
     Writer,
 )
+from cumulet.services.object_store.storage.object_stream import Stream
 from cumulet.services.object_store.storage.object_updates import FALSE, Named, Updates, overridden
 from cumulet.services.object_store.storage.quarantine import quarantine
 
@@ -37,10 +39,6 @@ log = logging.getLogger("cumulet.object_store.object")
 
 SMALL = 256 << 10
 """A body up to this size is received before it is written, in one piece of work."""
-BLOCK = 1 << 20
-"""Bytes of a larger one that are hashed and written at once, while the next ones come in."""
-SYNCED = 64 << 20
-"""Bytes after which the disk is set to work, rather than all at the end."""
 HOT = 64 << 20
 """Bytes of small objects that are held in memory."""
 KEPT = frozenset(
@@ -179,19 +177,30 @@ class ObjectServer:
                 size += len(piece)
                 if size > SMALL:
                     break
+        metadata = _new_metadata(request, timestamp)
         if size > SMALL or (length or 0) > SMALL:
-            old, metadata = await self._put_large(request, named, directory, timestamp, pieces, body, length)
+            lay_down = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
         else:
             if length is not None and size != length:
                 return refuse(499)
-            metadata = _new_metadata(request, timestamp)
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
-            old = await self.devices.threads.run(
-                self._put_small, request, named, directory, timestamp, metadata, pieces
-            )
-        await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
+            lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, pieces)
+        await to_the_end(self._lay_down(lay_down, request, named, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
+
+    async def _lay_down(
+        self,
+        lay_down: Callable[[], Metadata],
+        request: BackendRequest,
+        named: Named,
+        metadata: Metadata,
+        delete_at: int,
+        timestamp: Timestamp,
+    ) -> None:
+        """Put the object in its place, and tell its container: both or neither."""
+        old = await self.devices.threads.run(lay_down)
+        await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
 
     def _put_small(
         self,
@@ -214,62 +223,42 @@ class ObjectServer:
             writer.close()
         return old
 
-    async def _put_large(
+    async def _receive(
         self,
         request: BackendRequest,
         named: Named,
         directory: str,
         timestamp: Timestamp,
+        metadata: Metadata,
         pieces: list[bytes],
         body: AsyncIterator[bytes],
         length: int | None,
-    ) -> tuple[Metadata, Metadata]:
-        old, new = await self.devices.threads.run(self._may_put, request, named, directory, timestamp)
-        writer: Writer = await self.devices.threads.run(
-            Writer, self.devices.temporary(named.device, named.policy), length or 0
-        )
+    ) -> Callable[[], Metadata]:
+        """Write a large body to a file that has no name yet; what is to be done to give it one."""
+        threads = self.devices.threads
+        old, new = await threads.run(self._may_put, request, named, directory, timestamp)
+        writer: Writer = await threads.run(Writer, self.devices.temporary(named.device, named.policy), length or 0)
         try:
-            size, etag = await self._stream(writer, pieces, body)
+            size, etag = await Stream(threads, writer).run(pieces, body)
             if length is not None and size != length:
                 raise Refusal(refuse(499))
-            metadata = _new_metadata(request, timestamp)
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
             _seal(request, metadata, etag, size)
-            await self.devices.threads.run(self._finish, writer, metadata, directory, timestamp, new)
-        finally:
-            await self.devices.threads.run(writer.close)
-        return old, metadata
+        except BaseException:
+            await threads.run(writer.close)
+            raise
+        return partial(self._name, writer, metadata, directory, timestamp, old, new)
 
-    def _finish(self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, new: bool) -> None:
-        writer.write([object_file.footer(metadata)])
-        self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
-
-    async def _stream(self, writer: Writer, pieces: list[bytes], body: AsyncIterator[bytes]) -> tuple[int, str]:
-        """Write a body as it comes; its length and MD5. While one block is hashed and written the next one comes in: no more
-        than two are held."""
-        digest = md5(usedforsecurity=False)
-        threads = self.devices.threads
-        going: asyncio.Future[Any] | None = None
-        size = sum(map(len, pieces))
+    def _name(
+        self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, old: Metadata, new: bool
+    ) -> Metadata:
         try:
-            async for piece in body:
-                pieces.append(piece)
-                size += len(piece)
-                if size < BLOCK:
-                    continue
-                if going is not None:
-                    await going
-                going = asyncio.gather(
-                    threads.run(_hash, digest, pieces),
-                    threads.run(writer.write, pieces),
-                )
-                pieces, size = [], 0
+            writer.write([object_file.footer(metadata)])
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
         finally:
-            if going is not None:
-                await going
-        await asyncio.gather(threads.run(_hash, digest, pieces), threads.run(writer.write, pieces))
-        return writer.size, digest.hexdigest()
+            writer.close()
+        return old
 
     def _may_put(
         self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
@@ -321,6 +310,9 @@ class ObjectServer:
         await self.updates.tell("PUT", named, asked, overridden(told, asked, trailer))
 
     async def post(self, request: BackendRequest) -> Response:
+        return await to_the_end(self._posted(request))
+
+    async def _posted(self, request: BackendRequest) -> Response:
         asked = request.headers
         timestamp = _timestamp(asked)
         delete_at = _delete_at(asked, timestamp)
@@ -387,6 +379,9 @@ class ObjectServer:
         return found, posted
 
     async def delete(self, request: BackendRequest) -> Response:
+        return await to_the_end(self._deleted(request))
+
+    async def _deleted(self, request: BackendRequest) -> Response:
         asked = request.headers
         timestamp = _timestamp(asked)
         named, directory = self._named(request)
@@ -445,11 +440,6 @@ def _hashes(directory: str, brought: tuple[str, ...]) -> suffix_hashes.Hashes:
     for suffix in brought:
         suffix_hashes.sync(f"{directory}/{suffix}")
     return suffix_hashes.hashes(directory, brought)
-
-
-def _hash(digest: Any, pieces: Iterable[bytes]) -> None:
-    for piece in pieces:
-        digest.update(piece)
 
 
 async def _received(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:

@@ -297,7 +297,7 @@ class QemuHypervisor:
         self, spec: ServerSpec, folder: Path, short: Path, arguments: list[str], descriptors: list[int]
     ) -> Machine:
         """Start the process and hold it, without an await between: a cancelled caller leaves no machine unheld."""
-        pid = process.spawn(self._program, arguments, folder / "qemu.log", descriptors)
+        pid = process.spawn(self._program, arguments, folder / "qemu.log", descriptors, self._servers)
         machine = Machine.of_child(spec.id, pid, short / "qmp.sock", self._ended)
         self._machines[spec.id] = machine
         self._crashed.discard(spec.id)

@@ -3,13 +3,17 @@
 No record decides which process belongs to which server: the path of the server's pid file among the arguments of a
 process does. So nothing is lost if the program dies between starting a machine and writing anything down, and
 a process id that the kernel gave to somebody else is never taken for a server.
+
+A process that was begun by a program killed at that very moment has no arguments of its own yet. While it is in between, it
+holds a lock (flock(2)) on the file `starting`, which the kernel lets go of at exec(2); `running` waits for that.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .. import HypervisorError
@@ -19,7 +23,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 PACKAGE = "qemu-system-x86"
 
 
-def spawn(program: str, arguments: list[str], log: Path, descriptors: Sequence[int]) -> int:
+def spawn(program: str, arguments: list[str], log: Path, descriptors: Sequence[int], servers: Path) -> int:
     """Start `program` in a session of its own, with its output in `log` and only `descriptors` open. Returns the pid."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
@@ -31,9 +35,21 @@ def spawn(program: str, arguments: list[str], log: Path, descriptors: Sequence[i
         ),  # to itself: open beyond exec, in the child only
     ]
     every_signal = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
-    return os.posix_spawn(
-        program, arguments, ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=(), setsigdef=every_signal
-    )
+    with _starting(servers, fcntl.LOCK_SH):
+        return os.posix_spawn(
+            program, arguments, ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=(), setsigdef=every_signal
+        )
+
+
+@contextlib.contextmanager
+def _starting(servers: Path, kind: int) -> Iterator[None]:
+    """Hold the lock of those that are about to become machines, which a child shares until it is one."""
+    handle = os.open(servers.parent / "starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
 
 
 def listening_socket(path: Path) -> socket.socket:
@@ -50,7 +66,9 @@ def listening_socket(path: Path) -> socket.socket:
 
 
 def running(servers: Path) -> dict[str, int]:
-    """Every QEMU process whose pid file lies in a folder of `servers`: server id -> pid."""
+    """Every QEMU process whose pid file lies in a folder of `servers`: server id -> pid. Those just begun are waited for."""
+    with _starting(servers, fcntl.LOCK_EX):
+        pass
     found = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (folder := _folder_of(int(name))) is not None and folder.parent == servers:
