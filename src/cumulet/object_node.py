@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from cumulet import ports, preflight, status
 from cumulet.api.server import Server, bind, is_taken
-from cumulet.config import Settings
+from cumulet.config import Settings, SettingsError
 from cumulet.logs import configure_logging
 from cumulet.services.object_store.host import KINDS
 from cumulet.services.object_store.inside import Inside
@@ -45,7 +45,7 @@ async def run(settings: Settings, announce: Callable[[str], None]) -> int:
             announce(f"ready in {status.seconds_since_start():.2f} s")
             await stopped.wait()
             announce("stopping")
-    except (RingError, OSError) as error:
+    except (RingError, SettingsError, OSError) as error:
         announce(f"cannot start: {error}")
         return 1
     return 0

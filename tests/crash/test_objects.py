@@ -31,10 +31,12 @@ def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
 
 @dataclass
 class Known:
-    """What one client knows of its objects: what was acknowledged last, and what was on its way when the cloud died."""
+    """What one client knows of its objects: what was acknowledged last, what was on its way when the cloud died, and which of
+    these came to be although nobody was told so: the container may not have been told either."""
 
     acknowledged: dict[str, bytes] = field(default_factory=dict)
     unsure: dict[str, bytes] = field(default_factory=dict)
+    unlisted: set[str] = field(default_factory=set)
 
 
 class Clients:
@@ -69,6 +71,7 @@ class Clients:
                 raise
             assert reply.status_code in ((204, 404) if delete else (201,)), reply.text
             known.acknowledged[name] = known.unsure.pop(name)
+            known.unlisted.discard(name)
             self.done += 1
 
     def killed(self, after: float) -> None:
@@ -92,7 +95,9 @@ class Clients:
                 reply = self.call("GET", f"/kill/{name}")
                 found = GONE if reply.status_code == 404 else reply.content
                 assert found in may, f"{name}: {reply.status_code}, {len(reply.content)} bytes"
-                if name not in known.unsure:
+                if found != known.acknowledged.get(name, GONE):
+                    known.unlisted.add(name)
+                if name not in known.unlisted:
                     row = listed.get(name)
                     assert (row is None) == (found == GONE), name
                     assert row is None or row["hash"] == md5(found).hexdigest()

@@ -39,19 +39,25 @@ def command(context: click.Context, settings: Settings, listed: bool) -> None:
 
 
 @command.command("rotate")
-@with_settings("data", "database")
+@with_settings("data", "database", "object_rings")
 @click.option("--credentials", is_flag=True, help="Rotate the key of stored credentials instead, and seal all anew.")
-def rotate(settings: Settings, credentials: bool) -> None:
+@click.option("--objects", is_flag=True, help="Add a root secret for encrypted objects instead.")
+def rotate(settings: Settings, credentials: bool, objects: bool) -> None:
     """Make a new key to seal with.
 
     A running program takes it up at once, and tokens that are valid stay so. If this is cut off, nothing is lost: run it
-    again. With --credentials the key before the new one is kept until the next rotation.
+    again. With --credentials the key before the new one is kept until the next rotation. With --objects new objects are
+    encrypted with the new root secret, and the old ones are kept, since what is there is not encrypted anew.
 
     \b
     Example: rotate the keys of the cloud in a directory:
       cumulet keys rotate --data /var/lib/cumulet
       cumulet keys rotate --data /var/lib/cumulet --credentials
+      cumulet keys rotate --data /var/lib/cumulet --objects
     """
+    if objects:
+        click.echo(_rotate_root_secret(settings))
+        return
     directory = _directory(settings)
     if credentials:
         click.echo(_rotate_credentials(settings, directory))
@@ -60,6 +66,20 @@ def rotate(settings: Settings, credentials: bool) -> None:
 
     number = KeyRing(directory / "keys").add()
     click.echo(f"tokens are sealed with key {number} from now on; those of before stay valid")
+
+
+def _rotate_root_secret(settings: Settings) -> str:
+    from cumulet.services.object_store.cluster import directory
+    from cumulet.services.object_store.encryption import keymaster
+
+    path = directory(settings) / keymaster.FILE
+    if not path.parent.is_dir():
+        raise click.ClickException(f"there are no rings in {path.parent}; name their directory with --object-rings")
+    if not path.exists():
+        keymaster.make(path)
+        return f"{path} holds the first root secret; copy it to every node"
+    number = keymaster.rotate(path)
+    return f"new objects are encrypted with root secret {number} from now on; copy {path} to every node"
 
 
 def _rotate_credentials(settings: Settings, directory: Path) -> str:

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.services.object_store.message import Headers
+from cumulet.services.object_store.names import Timestamp, partition
+from cumulet.services.object_store.node import BackendRequest
 from tests.services.object_store.stores import DEMO, TOKENS, Store, object_store
 
 
@@ -87,6 +90,21 @@ async def test_read_only(tmp_path: Path, deletes: bool) -> None:
             assert (reply.status, reply.data) == (405, b"Writes are disabled for this account."), (method, path)
         assert (await store("DELETE", "c/o")).status == (204 if deletes else 405)
         assert "read_only" in (await store("GET", "/info")).json()
+
+
+@pytest.mark.parametrize("cluster", [True, False])
+async def test_an_account_has_its_own_word_on_that(tmp_path: Path, cluster: bool) -> None:
+    async with object_store(tmp_path) as store:
+        await store.put("c")
+    async with object_store(tmp_path, object_read_only=cluster) as store:
+        service = store.runtime
+        number = partition(service.salt.digest(DEMO), service.rings.account.power)
+        for device in service.rings.account.devices(number):
+            headers = Headers({"X-Timestamp": Timestamp.now().normal, "X-Account-Sysmeta-Read-Only": str(not cluster)})
+            told = BackendRequest("account", "POST", device.name, number, DEMO, headers=headers)
+            assert (await service.nodes.call(device, told)).ok
+        assert (await store("PUT", "c/o", b"x")).status == (201 if cluster else 405)
+        assert (await store("HEAD", "")).headers.get("X-Account-Sysmeta-Read-Only") is None
 
 
 async def test_recon_and_endpoints_are_off_by_default(store: Store) -> None:

@@ -6,7 +6,9 @@ from hashlib import md5
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cumulet.cli import cumulet
 from cumulet.config import SettingsError
 from cumulet.services.object_store.encryption import keymaster
 from cumulet.services.object_store.encryption.cipher import CryptoError, CryptoMeta
@@ -180,6 +182,16 @@ async def test_without_its_root_secret_nothing_can_be_read(store: Store) -> None
     assert await store.get("c/o") == SECRET
 
 
+async def test_a_host_of_several_makes_no_secret_of_its_own(tmp_path: Path) -> None:
+    async with object_store(tmp_path) as store:
+        rings = store.runtime.cluster.directory
+    (tmp_path / "other").mkdir()
+    with pytest.raises(SettingsError, match="cumulet keys rotate --objects"):
+        async with object_store(tmp_path / "other", object_rings=rings, object_encryption=True):
+            pass
+    assert not (rings / FILE).exists()
+
+
 def test_keys_are_swifts(tmp_path: Path) -> None:
     """HMAC-SHA256 of the path with the root secret, as swift's keymaster makes them."""
     path = tmp_path / FILE
@@ -217,3 +229,20 @@ def test_files_of_root_secrets_that_are_wrong(tmp_path: Path, text: str) -> None
 def test_crypto_meta_that_is_none(text: str) -> None:
     with pytest.raises(CryptoError):
         CryptoMeta.load(text)
+
+
+def test_root_secrets_are_made_and_rotated_from_the_command_line(tmp_path: Path) -> None:
+    command = ["keys", "rotate", "--data", str(tmp_path), "--objects"]
+    told = CliRunner().invoke(cumulet, command)
+    assert told.exit_code == 1
+    assert "--object-rings" in told.output
+    path = tmp_path / "object-store" / "rings" / FILE
+    path.parent.mkdir(parents=True)
+    for number in ("1", "2"):
+        told = CliRunner().invoke(cumulet, command)
+        assert told.exit_code == 0, told.output
+        assert path.stat().st_mode & 0o777 == 0o600
+        master = Keymaster(path)
+        master.load()
+        assert master.keys("a", "c").id["secret_id"] == number
+    assert len(master.all_keys("a", "c", "o")) == 2

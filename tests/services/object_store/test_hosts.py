@@ -107,6 +107,7 @@ async def names() -> AsyncIterator[Answers]:
 async def sites(tmp_path: Path, names: Answers) -> AsyncIterator[Store]:
     port = names.transport.get_extra_info("sockname")[1]
     settings: dict[str, Any] = {"object_cname_depth": 2, "object_cname_servers": f"127.0.0.1:{port}"}
+    settings["endpoint_host"] = "cloud.example.net"
     async with object_store(tmp_path, object_storage_domain=DOMAIN, **settings) as store:
         await store.put("c", X_Container_Read=".r:*,.rlistings")
         await store.put("c/o", b"data")
@@ -134,4 +135,5 @@ async def test_domains_that_lead_nowhere(sites: Store, host: str) -> None:
 
 async def test_addresses_are_not_looked_up(sites: Store, names: Answers) -> None:
     assert await sites.get("c/o") == b"data"
+    assert await sites.get("c/o", Host="cloud.example.net:8080") == b"data", "nor is the cloud's own name"
     assert names.asked == []

@@ -9,6 +9,7 @@ import logging
 import socket
 from functools import cache
 from ipaddress import ip_address
+from pathlib import Path
 
 from cumulet import ports
 from cumulet.config import Settings
@@ -30,6 +31,11 @@ ALONE = "made at the first start"
 """What such a device carries as its `meta`: its address follows the settings as long as it is the only one."""
 
 
+def directory(settings: Settings) -> Path:
+    """Where the rings are, `swift.conf` and the root secrets of encryption."""
+    return settings.object_rings or settings.data.absolute() / "object-store" / "rings"
+
+
 class Cluster:
     """The rings and the salt of a directory: the setting `object_rings`, or else one that a first start makes."""
 
@@ -39,7 +45,7 @@ class Cluster:
 
     def __init__(self, settings: Settings) -> None:
         own = settings.data.absolute() / "object-store"
-        self.directory = settings.object_rings or own / "rings"
+        self.directory = directory(settings)
         self.devices = settings.object_devices or own / "devices"
         self.makes = settings.object_rings is None
         self.makes_devices = settings.object_devices is None

@@ -59,7 +59,8 @@ class Inside:
         settings = self.kernel.settings
         await self.cluster.start()
         self.salt, self.policies, self.rings = self.cluster.salt, self.cluster.policies, self.cluster.rings
-        self.keymaster = await in_thread(keymaster, self.cluster.directory, settings.object_encryption)
+        encrypts, alone = settings.object_encryption, self.cluster.makes
+        self.keymaster = await in_thread(keymaster, self.cluster.directory, encrypts, alone)
         await self.host.start()
         self.nodes = self.host.nodes
         self.core = Core(self)

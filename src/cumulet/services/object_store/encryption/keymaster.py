@@ -114,12 +114,18 @@ class Keymaster:
         return Keys(id, _key(root, path), _key(root, whole) if object else b"")
 
 
-def keymaster(directory: Path, wanted: bool) -> Keymaster | None:
-    """The root secrets in a directory: made if encryption is wanted, None where it is not and never was."""
+def keymaster(directory: Path, wanted: bool, alone: bool) -> Keymaster | None:
+    """The root secrets in a directory: made if encryption is wanted, None where it is not and never was. A host that is not
+    `alone` makes none of its own: nobody else could read what it encrypts."""
     path = directory / FILE
     if not path.exists():
         if not wanted:
             return None
+        if not alone:
+            way = (
+                "copy it from another host, or make it with `cumulet keys rotate --objects` and copy it to all of them"
+            )
+            raise SettingsError(f"`object_encryption` needs {path}: {way}")
         make(path)
     made = Keymaster(path)
     made.load()

@@ -38,6 +38,7 @@ class CnameLookup:
         settings = service.kernel.settings
         self.app = app
         self.domains = storage_domains(settings.object_storage_domain)
+        self.own = settings.endpoint_host.lower()
         self.depth = settings.object_cname_depth
         self.names = Names(settings.object_cname_servers)
         service.told["cname_lookup"] = {"lookup_depth": self.depth}
@@ -65,7 +66,8 @@ class CnameLookup:
         return told_again(response, rf"^(https?://){re.escape(host)}(/.*)?$", asked)
 
     def _ours(self, name: str) -> bool:
-        return f".{name.lower()}".endswith(self.domains)
+        """Whether a host is one under the domains, or the one that the catalogue names."""
+        return f".{name.lower()}".endswith(self.domains) or name.lower() == self.own
 
 
 class Names:
