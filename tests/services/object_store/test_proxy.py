@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
 
+from cumulet.services.object_store.proxy import front
 from tests.services.object_store.stores import DEMO, Store
 
 
@@ -285,3 +287,33 @@ async def test_names_may_come_as_they_are(store: Store) -> None:
     head = f"PUT /v1/{DEMO}/box/\u00fc HTTP/1.1\nHost: x\nX-Auth-Token: member\nContent-Length: 0\n\n"
     assert (await raw(store, head)).startswith(b"HTTP/1.1 201 ")
     assert (await store.get("box")).decode() == "\u00fc\n"
+
+
+async def test_a_client_who_sends_nothing_more(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "CLIENT_TIMEOUT", 0.1)
+    await store.put("box")
+    head = f"PUT /v1/{DEMO}/box/thing HTTP/1.1\nHost: x\nX-Auth-Token: member\nContent-Length: 10\n\n"
+    assert (await raw(store, head, b"half")).startswith(b"HTTP/1.1 408 ")
+    assert (await store("GET", "box/thing")).status == 404
+
+
+async def test_many_slow_clients_hold_up_nobody(store: Store) -> None:
+    """Each waits in the middle of his upload; others go on meanwhile, and then all of them end."""
+    await store.put("box")
+    address, port = store.url.removeprefix("http://").split(":")
+    slow = []
+    for number in range(100):
+        reader, writer = await asyncio.open_connection(address, int(port))
+        head = f"PUT /v1/{DEMO}/box/slow{number} HTTP/1.1\nHost: x\nX-Auth-Token: member\nContent-Length: 10\n\n"
+        writer.write(head.replace("\n", "\r\n").encode() + b"half ")
+        slow.append((reader, writer))
+    before = threading.active_count()
+    await store.put("box/quick", b"quick")
+    assert await store.get("box/quick") == b"quick"
+    assert threading.active_count() < before + 50
+    for _, writer in slow:
+        writer.write(b"again")
+    for number, (reader, writer) in enumerate(slow):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 201 ")
+        writer.close()
+        assert await store.get(f"box/slow{number}") == b"half again"
