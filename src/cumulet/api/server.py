@@ -173,7 +173,8 @@ def _text(sent: str) -> str:
 
 
 class Bare(web.Response):
-    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it."""
+    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it, of
+    what has not changed as well."""
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
