@@ -9,6 +9,7 @@ from typing import Any
 
 import requests
 
+from cumulet.services.object_store.node import Kind
 from tests.cloud import inside
 from tests.cluster.hosts import ObjectCluster, wait_until
 
@@ -59,7 +60,7 @@ class Load:
 
     @property
     def promised(self) -> list[tuple[str, str]]:
-        return [key for key, promise in list(self.promises.items()) if promise.promised]
+        return [key for key, promise in self.promises.copy().items() if promise.promised]
 
     def start(self) -> None:
         writers, readers = self._sizes
@@ -160,6 +161,19 @@ class Load:
                 listed.update((container, name) for name in names)
                 marker = names[-1]
         return sorted(set(self.promised) - listed)
+
+    def unequal_listings(self) -> list[str]:
+        """Containers, and the account, whose copies do not count alike."""
+        found = []
+        for path in ((self.account,), *((self.account, container) for container in CONTAINERS)):
+            kind: Kind = "container" if len(path) == 2 else "account"
+            header = f"X-{kind}-Object-Count"
+            _, devices = self.cluster.place(kind, *path)
+            replies = [self.cluster.ask(device, kind, "HEAD", *path) for device in devices]
+            counted = [(reply.status_code, reply.headers.get(header)) for reply in replies]
+            if len(set(counted)) > 1 or counted[0][0] != 204:
+                found.append(f"{'/'.join(path)}: {counted}")
+        return found
 
     def missing_copies(self) -> list[str]:
         """Copies of promised objects that are not where they belong, or are not what was promised."""

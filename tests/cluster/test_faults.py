@@ -34,6 +34,7 @@ def settle(load: Load) -> None:
     load.check(settled=False)
     wait_until("copies in their places", load.missing_copies)
     wait_until("listings", load.unlisted)
+    wait_until("copies of listings", load.unequal_listings)
     load.check()
     assert not load.failures, load.failures[:5]
 

@@ -41,6 +41,10 @@ class S3Cloud:
         path = f"/users/{user.id}/credentials/OS-EC2"
         return admin.identity.post(path, json={"tenant_id": found.id}).json()["credential"]
 
+    def expire(self) -> None:
+        """Have what is to be deleted later deleted now."""
+        self.cloud.call(self.cloud.program.object_store.expirer.run())
+
     def client(self, key: dict[str, Any] | None = None, version: str = "s3v4", style: str = "path", **more: Any) -> Any:
         key = key or self.key()
         config = Config(
