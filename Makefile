@@ -14,7 +14,7 @@ ifneq ($(OPENAPI),)
 export OPENAPI_DOCUMENTS ?= $(abspath $(OPENAPI))
 endif
 
-.PHONY: help install up test check format docs bench guest-image conformance clean
+.PHONY: help install up test check format docs bench guest-image conformance swift-suite clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ guest-image: $(STAMP) ## Build the guest image anew
 
 conformance: ## Run pinned Tempest suites against the running cloud (SETS="identity image")
 	@conformance/run $(SETS) $(ARGS)
+
+swift-suite: $(TEST_STAMP) ## Run swift's own functional tests against the running cloud (ARGS="--data DIR")
+	@$(PY) conformance/swift_suite.py $(ARGS)
 
 clean: ## Remove what was installed and built here; the cloud's data stays
 	@rm -rf $(VENV) $(GUEST) build dist artifacts .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,6 +11,8 @@ Json = dict[str, Any]
 VERSIONS = {"image": "/v2", "network": "/v2.0"}
 GUEST_IMAGE = "cumulet-guest"
 SPARE_IMAGE = "conformance-{}"
+RESELLER = "ResellerAdmin"
+"""The role of those who may do everything in every account of object storage."""
 
 
 @dataclass
@@ -93,6 +95,8 @@ def discover(found: Found) -> Found:
         hypervisors = api.call("GET", "compute", "/os-hypervisors/detail")["hypervisors"]
         found.hypervisor = hypervisors[0]["hypervisor_type"] if hypervisors else found.hypervisor
         found.guest = found.guest and found.hypervisor != "simulated"  # where nothing runs nobody answers SSH
+    if "object-store" in found.services and not api.call("GET", "identity", f"/roles?name={RESELLER}")["roles"]:
+        api.call("POST", "identity", "/roles", {"role": {"name": RESELLER}})
     if "network" in found.services:
         networks = api.call("GET", "network", "/networks?router:external=true")["networks"]
         if networks:

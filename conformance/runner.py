@@ -32,6 +32,7 @@ SETS = {
     "image": r"^tempest\.(serial_tests\.)?api\.image\.",
     "compute": r"^tempest\.(serial_tests\.)?api\.compute\.",
     "network": r"^tempest\.(serial_tests\.)?api\.network\.",
+    "object_storage": r"^tempest\.(serial_tests\.)?api\.object_storage\.",
     "scenario": r"^tempest\.(serial_tests\.)?scenario\.",
     "smoke": r"^tempest\..*\[.*\bsmoke\b.*\]",
     "all": r"^tempest\.",

@@ -6,7 +6,7 @@ Every feature of the services is switched on, also what Cumulet does not have: a
 from configparser import RawConfigParser
 from pathlib import Path
 
-from discover import Found
+from discover import RESELLER, Found
 
 SERVICES = {
     "nova": "compute",
@@ -38,7 +38,14 @@ NETWORK_FEATURES = (
 def write(path: Path, found: Found, *, workspace: Path, timeout: int) -> None:
     """Write the file; `timeout` bounds each build and each wait for SSH, in seconds."""
     config = RawConfigParser()
-    for section in (_run(found, workspace), _identity(found), _compute(found, timeout), _network(found, timeout)):
+    sections = (
+        _run(found, workspace),
+        _identity(found),
+        _compute(found, timeout),
+        _network(found, timeout),
+        _objects(found),
+    )
+    for section in sections:
         config.read_dict(section)
     with path.open("w") as file:
         config.write(file)
@@ -127,4 +134,16 @@ def _network(found: Found, timeout: int) -> dict[str, dict[str, object]]:
             "build_timeout": timeout,
         },
         "network-feature-enabled": {**dict.fromkeys(NETWORK_FEATURES, True), "qos_placement_physnet": "public"},
+    }
+
+
+def _objects(found: Found) -> dict[str, dict[str, object]]:
+    """Containers are only synchronised where the cloud shares a realm with another one, so that is not tested."""
+    return {
+        "object-storage": {"region": found.region, "operator_role": "member", "reseller_admin_role": RESELLER},
+        "object-storage-feature-enabled": {
+            **dict.fromkeys(("discoverability", "object_versioning"), True),
+            "container_sync": False,
+            "discoverable_apis": "all",
+        },
     }

@@ -11,6 +11,7 @@ import logging.handlers
 import os
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,18 @@ GATHER = 0.05
 """Seconds that a line waits for others."""
 TOGETHER = 1000
 """Lines of one write, at most."""
+
+
+class TextFormatter(logging.Formatter):
+    """A line of text. What a second looks like is made out once, not for each line."""
+
+    _second, _shown = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self._shown},{int(record.msecs):03d}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -91,7 +104,7 @@ class LogFile(logging.handlers.RotatingFileHandler):
 
 def configure_logging(settings: Settings) -> None:
     """Log to where the settings say. Raises OSError if the log file cannot be opened."""
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    text = TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     full = JsonFormatter() if settings.log_format == "json" else text
     terminal = logging.StreamHandler(sys.stderr)
     handlers: list[logging.Handler] = [terminal]

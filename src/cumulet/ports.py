@@ -29,6 +29,7 @@ class Port(Struct, frozen=True):
     last: int | None = None
     served: bool = False
     address: Literal["bind", "object_bind"] = "bind"
+    sometimes: str = ""  # where another program listens there, and not always: when
 
     @property
     def label(self) -> str:
@@ -109,7 +110,15 @@ PORTS: tuple[Port, ...] = (
         served=True,
         address="object_bind",
     ),
-    Port("rsync", "object-store", "rsyncd", 873, "Object replication", endpoint="internal"),
+    Port(
+        "rsync",
+        "object-store",
+        "rsyncd",
+        873,
+        "Object replication",
+        endpoint="internal",
+        sometimes="with further storage nodes",
+    ),
     Port("orchestration", "orchestration", "heat-api", 8004, "Orchestration API", path="/v1/$(project_id)s"),
     Port("cloudformation", "cloudformation", "heat-api-cfn", 8000, "CloudFormation API", path="/v1"),
     Port("cloudwatch", "cloudwatch", "heat-api-cloudwatch", 8003, "CloudWatch API", path="/v1"),

@@ -60,7 +60,7 @@ class Load:
 
     @property
     def promised(self) -> list[tuple[str, str]]:
-        return [key for key, promise in list(self.promises.items()) if promise.promised]
+        return [key for key, promise in self.promises.copy().items() if promise.promised]
 
     def start(self) -> None:
         writers, readers = self._sizes

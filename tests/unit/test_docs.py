@@ -48,7 +48,7 @@ def ports_page() -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in sorted(ports.PORTS, key=lambda row: row.number):
-        served = "yes" if row.served else "not yet"
+        served = "yes" if row.served else row.sometimes or "not yet"
         (fact,) = [f for f in known.table("current", OWN) if (f.port, f.component) == (row.label, row.component)]
         users = _few(known.users(fact))
         cells = (row.label, row.protocol, row.service_type, row.component, row.purpose, users, served)

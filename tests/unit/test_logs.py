@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cumulet import logs
-from cumulet.logs import LogFile, LogWriter
+from cumulet.logs import LogFile, LogWriter, TextFormatter
 
 
 @contextmanager
@@ -118,3 +118,11 @@ def test_each_handler_gets_the_levels_that_it_takes(tmp_path: Path) -> None:
         logger.error("loud 100%")
     assert terminal.seen == ["loud 100%"]
     assert (tmp_path / "log").read_text() == "quiet 100%\nloud 100%\n"
+
+
+def test_times_are_as_the_standard_librarys() -> None:
+    ours, theirs = TextFormatter("%(asctime)s"), logging.Formatter("%(asctime)s")
+    record = logging.makeLogRecord({"msg": "x"})
+    for created in (1e9, 1e9 + 0.25, 1e9 + 1.999, 1_700_000_000.5):
+        record.created, record.msecs = created, (created % 1) * 1000
+        assert ours.format(record) == theirs.format(record)

@@ -226,3 +226,30 @@ async def test_any_method_reaches_the_service_between_others_on_one_connection()
             assert await reader.readexactly(len(method) + 2) == f"{method} {len(data)}".encode()
         writer.close()
         await writer.wait_closed()
+
+
+async def test_a_stream_that_ends_too_early_ends_the_connection() -> None:
+    async def short() -> AsyncIterator[bytes]:
+        yield b"12345"
+
+    async def answer(_: Request) -> Response:
+        return Response(200, short(), {"Content-Length": "10"})
+
+    async with serving(answer) as port, aiohttp.ClientSession() as session:
+        async with session.get(f"http://127.0.0.1:{port}/") as reply:
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await reply.read()
+
+
+async def test_an_opened_file_is_sent_whole_though_its_name_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(WHOLE)
+    with path.open("rb") as opened:
+        path.unlink()
+
+        async def answer(_: Request) -> Response:
+            return Response(200, File(path, 10, len(WHOLE) - 10, opened))
+
+        async with serving(answer) as port, aiohttp.ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{port}/") as reply:
+                assert await reply.read() == WHOLE[10:]

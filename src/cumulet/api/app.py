@@ -92,7 +92,7 @@ class App:
             arguments["body"] = _decode(endpoint, await request.read() if raw is None else raw, ctx.version)
         result = await endpoint.handler(ctx, **arguments)
         if isinstance(result, Response):
-            if not result.is_data:
+            if not isinstance(result.body, bytes) and not result.is_data:
                 result.headers.setdefault("Content-Type", "application/json")
                 result.body = encode_json(result.body)
             return result

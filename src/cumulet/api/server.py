@@ -146,6 +146,7 @@ def is_taken(error: OSError) -> bool:
 
 def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     target = raw.rel_url
+    path, query = unquote(target.raw_path), target.raw_query_string
     headers: Mapping[str, str] = raw.headers
     if not all(map(str.isascii, headers.values())):
         headers = clean = raw.headers.copy()
@@ -155,8 +156,8 @@ def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
         method_of(raw),
-        _text(unquote(target.raw_path)),
-        _text(target.raw_query_string),
+        path if path.isascii() else _text(path),
+        query if query.isascii() else _text(query),
         headers,
         wire,
         base_url=f"{scheme}://{headers.get('X-Forwarded-Host') or headers.get('Host', '')}",
@@ -168,11 +169,12 @@ def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
 
 def _text(sent: str) -> str:
     """What was sent, as text that can be stored and sent back: aiohttp keeps bytes that are not UTF-8 as surrogates."""
-    return sent if sent.isascii() else sent.encode(errors="surrogateescape").decode(errors="replace")
+    return sent.encode(errors="surrogateescape").decode(errors="replace")
 
 
 class Bare(web.Response):
-    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it."""
+    """A reply of no content that says so by a length of 0: superfluous (RFC 9110, 8.6), but there are clients that read it, of
+    what has not changed as well."""
 
     async def _prepare_headers(self) -> None:
         await super()._prepare_headers()
@@ -187,7 +189,7 @@ async def _send(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
         await body.serve(AiohttpWebSocket(websocket))
         await websocket.close()
         return websocket
-    if not response.is_data:
+    if not isinstance(body, bytes) and not response.is_data:
         body = encode_json(body)
     if isinstance(body, bytes):
         if response.status in (204, 304):

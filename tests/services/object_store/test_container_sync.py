@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.services.object_store.sync_realms import signature
@@ -178,3 +179,21 @@ async def test_what_is_told(one: Store, tmp_path: Path) -> None:
     async with object_store(tmp_path / "strict", **settings) as store:
         reply = await store("PUT", "c", X_Container_Sync_To=f"{store.url}/v1/{DEMO}/d")
         assert (reply.status, reply.data[:26]) == (400, b"Full URLs are not allowed ")
+
+
+async def test_manifests_and_links_stay_what_they_are(one: Store, two: Store) -> None:
+    share_realms(one, two)
+    key = {"X-Container-Sync-Key": "ours"}
+    for container in ("c", "parts"):
+        await two.put(container, headers=key)
+        await one.put(container, headers=key | {"X-Container-Sync-To": f"//here/two/{DEMO}/{container}"})
+    for number in "12":
+        await one.put(f"parts/{number}", number.encode() * 10)
+    manifest = [{"path": f"/parts/{number}"} for number in "12"]
+    await one.put("c/large?multipart-manifest=put", msgspec.json.encode(manifest))
+    await one.put("c/link", b"", X_Symlink_Target="c/large")
+    await one.runtime.syncer.run()
+    for name in ("large", "link"):
+        assert await two.get(f"c/{name}") == b"1" * 10 + b"2" * 10, name
+    assert len((await two("GET", "c/large?multipart-manifest=get")).json()) == 2
+    assert (await two("HEAD", "c/link?symlink=get")).headers["X-Symlink-Target"] == "c/large"

@@ -183,3 +183,18 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path, seed:
 
 def _number(name: str) -> int:
     return int(name.partition("-")[2] or 0)
+
+
+async def test_there_is_one_of_each_file_however_much_is_forgotten(tmp_path: Path) -> None:
+    async with Node(tmp_path, opened=2, known=2) as node:
+        await node("PUT", "a")
+        names = [f"a/c{number}" for number in range(12)]
+        for name in names:
+            await node("PUT", name)
+        puts = [node.put_object(f"{name}/o{number}", number) for number in range(20) for name in names]
+        random.Random(1).shuffle(puts)
+        assert {reply.status for reply in await asyncio.gather(*puts)} == {201}
+        for name in names:
+            assert (await node("HEAD", name)).headers["X-Container-Object-Count"] == "20"
+        told = (await node("HEAD", "a")).headers
+        assert (told["X-Account-Object-Count"], told["X-Account-Bytes-Used"]) == ("240", str(12 * 190))

@@ -120,6 +120,9 @@ async def test_a_wiped_device_gets_whole_files(nodes: dict[str, Node]) -> None:
     await _all_equal(nodes, "a/c")
     assert await nodes["d2"].names("a/c") == ["o"]
     assert not list((device / "tmp").iterdir())
+    for node in nodes.values():
+        await node.catalogue.reports.deliver()
+    await _rounds(nodes, 2)
     before = nodes["d1"].catalogue.replicator.pushed
     await _rounds(nodes)
     assert nodes["d1"].catalogue.replicator.pushed == before

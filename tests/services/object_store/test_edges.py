@@ -88,6 +88,7 @@ async def test_read_only(tmp_path: Path, deletes: bool) -> None:
         for method, path in (("PUT", "d"), ("PUT", "c/p"), ("POST", "c/o"), ("POST", ""), ("COPY", "c/o")):
             reply = await store(method, path, Destination="c/q")
             assert (reply.status, reply.data) == (405, b"Writes are disabled for this account."), (method, path)
+        assert (await store("PUT", "/bucket")).status == (await store("PUT", "/bucket/key")).status == 405
         assert (await store("DELETE", "c/o")).status == (204 if deletes else 405)
         assert "read_only" in (await store("GET", "/info")).json()
 

@@ -1,8 +1,12 @@
 """What keeps objects in order: suffix hashes, replication by rsync, the updater, the auditor; on real directories."""
 
 import asyncio
+import contextlib
 import os
 import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from cumulet.services.object_store.storage.auditor import Auditor
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
 from cumulet.services.object_store.storage.object_replicator import ObjectReplicator
 from cumulet.services.object_store.storage.object_server import ObjectServer
+from cumulet.services.object_store.storage.rsync import Rsync
 from cumulet.services.object_store.storage.updater import Updater
 
 SALT = HashSalt(b"", b"salt")
@@ -229,6 +234,44 @@ def test_a_stand_in_takes_what_a_failed_device_should_have(cluster: Cluster) -> 
     assert cluster.ask("GET", "sd2", "o") == (200, b"1")
     assert cluster.ask("GET", "sd3", "o") == (200, b"1")
     assert not (Path(cluster.devices.root) / "sd1").exists()
+
+
+@needs_rsync
+def test_rsync_through_a_daemon(tmp_path: Path) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    there, here = tmp_path / "there", tmp_path / "here"
+    (there / "sd0" / "objects").mkdir(parents=True)
+    for name in ("abc/d1/1.data", "abc/d1/.1.data.Ab12cD", "abd/d2/2.ts", "xyz/d3/3.data"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes(name.encode())
+    config = tmp_path / "rsyncd.conf"
+    config.write_text(
+        f"use chroot = no\nuid = {os.geteuid()}\ngid = {os.getegid()}\n[object]\npath = {there}\nread only = no\n"
+    )
+    daemon = subprocess.Popen(
+        ["rsync", "--daemon", "--no-detach", f"--port={port}", "--address=127.0.0.1", f"--config={config}"]
+    )
+    try:
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.05)
+        rsync = Rsync("object", port)
+        assert asyncio.run(rsync.push(str(here), ["abc", "abd"], DEVICES[0], "objects/7", None))
+        assert not asyncio.run(rsync.push(str(here), ["abc"], DEVICES[1], "objects/7", None)), (
+            "that device is not there"
+        )
+    finally:
+        daemon.terminate()
+        daemon.wait()
+    found = sorted(str(path.relative_to(there)) for path in there.rglob("*") if path.is_file())
+    assert found == ["sd0/objects/7/abc/d1/1.data", "sd0/objects/7/abd/d2/2.ts"]
+    assert (there / found[0]).read_bytes() == b"abc/d1/1.data"
+    assert not asyncio.run(Rsync("object", port).push(str(here), ["abc"], DEVICES[0], "objects/7", None)), (
+        "nobody answers"
+    )
 
 
 def test_old_tombstones_are_reclaimed(cluster: Cluster) -> None:

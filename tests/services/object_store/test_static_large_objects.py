@@ -199,7 +199,7 @@ async def test_nesting_has_an_end(store: Store) -> None:
         (of({"path": "/parts/a", "etag": "0"}), 400, "/parts/a, Etag Mismatch"),
         (of({"path": "/parts/a", "size_bytes": 7}), 400, "/parts/a, Size Mismatch"),
         (of({"path": "/parts/a", "range": "1000-"}), 400, "/parts/a, Unsatisfiable Range"),
-        (of(*({"path": "/parts/a"} for _ in range(1001))), 413, "Number of object-backed segments must be <= 1000"),
+        (of(*({"path": "/parts/a"} for _ in range(10_001))), 413, "Number of object-backed segments must be <= 10000"),
     ],
 )
 async def test_what_is_wrong_with_a_manifest(store: Store, body: bytes, status: int, said: str) -> None:
@@ -393,7 +393,7 @@ async def test_a_reader_that_hangs_up(store: Store) -> None:
 async def test_what_is_told_of_it(store: Store) -> None:
     told = (await store("GET", "/info")).json()["slo"]
     assert told == {
-        "max_manifest_segments": 1000,
+        "max_manifest_segments": 10_000,
         "max_manifest_size": 8 << 20,
         "yield_frequency": 10,
         "min_segment_size": 1,

@@ -111,7 +111,12 @@ class Cluster:
             self._save_alone(name, kind, None)
         ring = FileRing(path)
         described = [device for device in ring.table.data.devices if device is not None]
-        if len(described) == 1 and described[0]["meta"] == ALONE and not self.is_here(kind, ring.every()[0]):
+        if (
+            self.makes
+            and len(described) == 1
+            and described[0]["meta"] == ALONE
+            and not self.is_here(kind, ring.every()[0])
+        ):
             self._save_alone(name, kind, ring)
             ring.reload()
         return ring

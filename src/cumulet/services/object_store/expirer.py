@@ -82,13 +82,18 @@ class Expirer:
             async with limit:
                 return await self._do(task)
 
-        async for task in self._tasks():
-            while len(going) >= self.concurrency:
-                done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
-                deleted += sum(one.result() for one in done)
-            going.add(asyncio.create_task(one(task)))
-            await asyncio.sleep(1 / self.rate if self.rate < 1000 else 0)
-        deleted += sum(await asyncio.gather(*going))
+        try:
+            async for task in self._tasks():
+                while len(going) >= self.concurrency:
+                    done, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+                    deleted += sum(one.result() for one in done)
+                going.add(asyncio.create_task(one(task)))
+                await asyncio.sleep(1 / self.rate if self.rate < 1000 else 0)
+            deleted += sum(await asyncio.gather(*going))
+        finally:
+            for left in going:
+                left.cancel()
+            await asyncio.gather(*going, return_exceptions=True)
         if deleted:
             log.info("%d objects whose time had come were deleted", deleted)
         notes = self.service.host.recon.notes["object"]

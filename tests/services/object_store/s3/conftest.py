@@ -41,15 +41,19 @@ class S3Cloud:
         path = f"/users/{user.id}/credentials/OS-EC2"
         return admin.identity.post(path, json={"tenant_id": found.id}).json()["credential"]
 
-    def client(self, key: dict[str, Any] | None = None, version: str = "s3v4", style: str = "path", **more: Any) -> Any:
+    def expire(self) -> None:
+        """Have what is to be deleted later deleted now."""
+        self.cloud.call(self.cloud.program.object_store.expirer.run())
+
+    def client(
+        self, key: dict[str, Any] | None = None, version: str = "s3v4", style: str = "path", region: str = "us-east-1"
+    ) -> Any:
         key = key or self.key()
-        config = Config(
-            signature_version=version, s3={"addressing_style": style}, retries={"total_max_attempts": 1}, **more
-        )
+        config = Config(signature_version=version, s3={"addressing_style": style}, retries={"total_max_attempts": 1})
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
-            region_name="us-east-1",
+            region_name=region,
             aws_access_key_id=key["access"],
             aws_secret_access_key=key["secret"],
             config=config,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response
 from cumulet.services.object_store.proxy.info import account_info, container_info
+from cumulet.services.object_store.proxy.limits import VERSIONS
 from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
@@ -61,7 +62,3 @@ class EtagQuoter:
                 return False
             flag = account.sysmeta.get(FLAG)
         return self.default if flag is None else is_true(flag)
-
-
-VERSIONS = ("v1", "v1.0")
-"""The versions of the API."""

@@ -22,6 +22,7 @@ from cumulet.services.object_store.message import (
     refuse,
 )
 from cumulet.services.object_store.multipart_form import Form, FormError, Part, boundary_of
+from cumulet.services.object_store.proxy.limits import VERSIONS
 from cumulet.services.object_store.signatures import allowed_digests, digest_of, keys_for, same, sign, told_of
 from cumulet.services.object_store.words import requested_path, unauthorized
 
@@ -39,7 +40,8 @@ class FormPost:
         service.told["formpost"] = told_of(self.digests)
 
     async def __call__(self, request: Request) -> Response:
-        if request.method != "POST" or not request.headers.get("Content-Type", "").lower().startswith("multipart/"):
+        kind = request.headers.get("Content-Type", "").lower()
+        if request.method != "POST" or not kind.startswith("multipart/") or request.version not in VERSIONS:
             return await self.app(request)
         try:
             boundary = boundary_of(request.headers["Content-Type"])

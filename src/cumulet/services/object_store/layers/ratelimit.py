@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cumulet.config import SettingsError
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
 from cumulet.services.object_store.proxy.info import account_info, container_info
+from cumulet.services.object_store.proxy.limits import VERSIONS
 from cumulet.services.object_store.words import listed
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class RateLimit:
         }
 
     async def __call__(self, request: Request) -> Response:
-        if not request.account or request.source or RateLimit in request.memo:
+        if request.version not in VERSIONS or not request.account or request.source or RateLimit in request.memo:
             return await self.app(request)
         request.memo[RateLimit] = True
         said = self.of_accounts.get(request.account)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
 from cumulet.services.object_store.proxy.info import account_info
+from cumulet.services.object_store.proxy.limits import VERSIONS
 from cumulet.services.object_store.values import is_true
 
 if TYPE_CHECKING:
@@ -26,12 +27,15 @@ class ReadOnly:
             service.told["read_only"] = {}
 
     async def __call__(self, request: Request) -> Response:
-        if request.method not in self.writes or not request.account:
-            return await self.app(request)
+        if request.method in self.writes and await self._is_read_only(request):
+            return refuse(405, "Writes are disabled for this account.")
+        return await self.app(request)
+
+    async def _is_read_only(self, request: Request) -> bool:
+        if request.version not in VERSIONS or not request.account:
+            return self.cluster  # a call of S3's: whose account it is about is not known yet
         account = request.account
         if request.method == "COPY":
             account = request.headers.get("Destination-Account") or account
         said = (await account_info(self.app, request, account)).sysmeta.get("read-only", "")
-        if is_true(said) if said else self.cluster:
-            return refuse(405, "Writes are disabled for this account.")
-        return await self.app(request)
+        return is_true(said) if said else self.cluster

@@ -19,7 +19,8 @@ from cumulet.services.object_store import conditional
 from cumulet.services.object_store.message import Refusal, Request, refuse
 from cumulet.services.object_store.values import is_true, parameters
 
-MAX_SEGMENTS = 1000
+MAX_SEGMENTS = 10_000
+"""As many as an upload of S3 in parts may have."""
 MAX_SIZE = 8 << 20
 """Bytes of a manifest."""
 KEYS = frozenset({"path", "range", "etag", "size_bytes"})

@@ -41,7 +41,7 @@ class InfoCache:
     """What is known of accounts and containers between requests: what clients change here is forgotten at once, what they
     change elsewhere after `lasts` seconds. What is not there is asked for each time."""
 
-    def __init__(self, lasts: float = 60.0, most: int = 20_000) -> None:
+    def __init__(self, lasts: float = 5.0, most: int = 20_000) -> None:
         self.lasts = lasts
         self._most = most
         self._known: dict[Key, tuple[float, Info]] = {}

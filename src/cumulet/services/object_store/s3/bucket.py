@@ -93,7 +93,7 @@ async def create_bucket(s3: S3Request) -> Response:
         acl = from_headers(s3.headers, s3.user_id, s3.user_id) or canned("private", s3.user_id, s3.user_id)
         await s3.ask("PUT", headers=headers)
         # Only now, so that the ACL of a bucket that was there before is not replaced.
-        await s3.ask("POST", headers={f"{BUCKET_SYSMETA}Acl": acl.encode()})
+        await s3.ask("POST", headers={f"{BUCKET_SYSMETA}Acl": acl.encode()}, trusted=True)
     else:
         await s3.ask("PUT", headers=Headers([*headers.items(), *(swift_headers(told) if told else {}).items()]))
     return Response(200, b"", {"Location": f"/{s3.bucket}"})

@@ -6,11 +6,12 @@ Reference: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon
 """
 
 import hashlib
+import logging
 import re
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from cumulet.services.object_store.message import Handler, Request, Response
+from cumulet.services.object_store.message import Handler, Refusal, Request, Response
 from cumulet.services.object_store.s3 import authorization, cors
 from cumulet.services.object_store.s3.authorization import UNSIGNED, Signed
 from cumulet.services.object_store.s3.body import STREAMS, UNKNOWN_STREAMS, Chunks, checked, hashed, held_back
@@ -24,6 +25,17 @@ from cumulet.services.object_store.s3.routes import find
 from cumulet.services.object_store.s3.told import TOLD
 
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
+
+
+METHODS = {"GET", "HEAD", "PUT", "POST", "DELETE"}
+_MEANT = {
+    403: "AccessDenied",
+    408: "RequestTimeout",
+    499: "RequestTimeout",
+    503: "ServiceUnavailable",
+    507: "ServiceUnavailable",
+}
+log = logging.getLogger("cumulet.object_store.s3")
 
 
 class S3:
@@ -48,8 +60,8 @@ class S3:
             if request.method == "OPTIONS":
                 return await cors.preflight(self, request, access)
             response = await self._serve(request)
-        except S3Error as error:
-            response = error.reply(request.transaction)
+        except Exception as error:  # noqa: BLE001 - it is logged, and told in S3's words
+            response = _refused(error, request).reply(request.transaction)
             if request.method == "HEAD":
                 response.body, response.headers["Content-Length"] = b"", "0"
         response.headers["x-amz-id-2"] = response.headers["x-amz-request-id"] = request.transaction
@@ -79,6 +91,8 @@ class S3:
 
     async def _serve(self, request: Request) -> Response:
         settings = self.service.kernel.settings
+        if request.method not in METHODS:
+            raise S3Error("MethodNotAllowed", Method=request.method)
         signed = authorization.signed(request, self.bucket_in_host(request), settings.s3_location)
         bucket, key = self.place(request)
         length = _check_headers(request)
@@ -103,6 +117,16 @@ class S3:
         if "Origin" in request.headers and s3.bucket:
             await cors.decorate(s3, response)
         return response
+
+
+def _refused(error: Exception, request: Request) -> S3Error:
+    """Whatever was raised while a request was served, as S3's error."""
+    if isinstance(error, S3Error):
+        return error
+    if isinstance(error, Refusal):
+        return S3Error(_MEANT.get(error.response.status, "InvalidRequest"))
+    log.exception("%s %s failed, transaction %s", request.method, request.raw_path, request.transaction)
+    return S3Error("InternalError")
 
 
 def _check_headers(request: Request) -> int | None:
@@ -205,4 +229,4 @@ def _install(s3: S3Request, kind: str, checksum: Any) -> None:
     if checksum is not None and s3.body is not None and (s3.method == "PUT" or s3.param("delete") is not None):
         s3.body = checked(s3.body, checksum, trailers)
     if s3.body is not None and s3.body is not s3.front.body:
-        s3.body = held_back(s3.body)
+        s3.body = s3.noting(held_back(s3.body))

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from cumulet.api.http import Query
-from cumulet.services.object_store.message import Handler, Headers, Request, Response, drain
+from cumulet.services.object_store.message import Handler, Headers, Request, Response, ask, drain
 from cumulet.services.object_store.s3.errors import S3Error
 from cumulet.services.object_store.s3.request import S3Request
 
@@ -28,19 +28,19 @@ async def enlist(s3: S3Request) -> None:
     response = await _put(s3.app, name)
     if response.status == 404:
         for container in ("", CONTAINER):
-            await s3.app(own_request("PUT", ACCOUNT, container))
+            await ask(s3.app, own_request("PUT", ACCOUNT, container))
         response = await _put(s3.app, name)
     if not response.ok:
         raise S3Error("ServiceUnavailable")
 
 
 async def _put(app: Handler, name: str) -> Response:
-    return await app(own_request("PUT", ACCOUNT, CONTAINER, name))
+    return await ask(app, own_request("PUT", ACCOUNT, CONTAINER, name))
 
 
 async def strike(app: Handler, account: str, bucket: str) -> None:
     """Take a bucket off the register."""
-    await app(own_request("DELETE", ACCOUNT, CONTAINER, f"{account}/{bucket}"))
+    await ask(app, own_request("DELETE", ACCOUNT, CONTAINER, f"{account}/{bucket}"))
 
 
 async def registered(app: Handler) -> AsyncIterator[tuple[str, str]]:
@@ -54,7 +54,7 @@ async def entries(app: Handler, account: str, container: str, **query: str) -> A
     """All entries of a container, page by page; none where it is not there."""
     asked = {"format": "json", "marker": "", **query}
     while True:
-        response = await app(own_request("GET", account, container, **asked))
+        response = await ask(app, own_request("GET", account, container, **asked))
         data = await drain(response)
         page = msgspec.json.decode(data, type=list[dict[str, Any]]) if response.ok and data else []
         for one in page:

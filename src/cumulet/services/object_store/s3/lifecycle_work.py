@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from cumulet.services.object_store.message import Handler, Response, drain
+from cumulet.services.object_store.message import Handler, Response, ask, drain
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.s3.lifecycle import Rule, midnight_after, rules_of
 from cumulet.services.object_store.s3.lifecycle_register import entries, own_request, registered, strike
@@ -36,7 +36,7 @@ class Lifecycles:
 
     async def apply(self, account: str, bucket: str, now: datetime) -> None:
         """Apply the rules of one bucket."""
-        head = await self.app(own_request("HEAD", account, bucket))
+        head = await ask(self.app, own_request("HEAD", account, bucket))
         if not head.ok and head.status != 404:
             return
         rules = [rule for rule in rules_of(head.headers.get(f"{BUCKET_SYSMETA}Lifecycle", "")) if rule.enabled]
@@ -108,7 +108,7 @@ class Lifecycles:
         request = own_request("DELETE", account, bucket, name, **query)
         if not version:
             request.headers["X-Timestamp"] = _after(modified)
-        response = await self.app(request)
+        response = await ask(self.app, request)
         await drain(response)  # the parts of a large object go while this is read
         if not response.ok and response.status not in (404, 409):
             log.warning(
@@ -116,7 +116,7 @@ class Lifecycles:
             )
 
     async def _ask(self, method: str, account: str, container: str, object: str, **query: str) -> Response:
-        return await self.app(own_request(method, account, container, object, **query))
+        return await ask(self.app, own_request(method, account, container, object, **query))
 
 
 def _modified(one: dict[str, Any]) -> datetime:

@@ -19,7 +19,7 @@ from cumulet.core.access import permits
 from cumulet.core.context import Caller
 from cumulet.services.identity.interface import AccessKey
 from cumulet.services.object_store.conditional import http_date
-from cumulet.services.object_store.message import Handler, Headers, Request, Response, close, drain, stream
+from cumulet.services.object_store.message import Handler, Headers, Request, Response, ask, close, drain, stream
 from cumulet.services.object_store.proxy.info import Info, container_info
 from cumulet.services.object_store.s3.authorization import Signed
 from cumulet.services.object_store.s3.errors import S3Error, invalid_argument
@@ -30,6 +30,7 @@ SEGMENTS = "+segments"
 SYSMETA = "X-Object-Sysmeta-S3api-"
 BUCKET_SYSMETA = "X-Container-Sysmeta-S3api-"
 ETAG_OVERRIDE = "X-Object-Sysmeta-Container-Update-Override-Etag"
+MOST_DISCARDED = 128 * 2**20
 LARGEST_NUMBER = 2**31 - 1
 _PRINTABLE = set(string.printable)
 _UNKEPT = set(' "),/;<=>?@[\\]{}')
@@ -74,6 +75,7 @@ class S3Request:
         self.body: AsyncIterator[bytes] | None = None
         self.chunked = False  # the body came in chunks with heads of their own
         self.etag = ""  # the MD5 that the client told, in hexadecimal
+        self.failed: S3Error | None = None  # what the body turned out to be
         self.settled = False  # S3's own ACLs have let the request in: nobody else is asked
 
     @property
@@ -114,6 +116,7 @@ class S3Request:
         if encoding and encoding != ["chunked"]:
             raise S3Error("NotImplemented", "Of transfer encodings only chunked is taken.", Header="Transfer-Encoding")
         if self.length is not None and self.length > most:
+            await self._discard()
             raise S3Error("MalformedXML")
         if self.body is None or (not encoding and not self.length):
             return b""
@@ -124,6 +127,15 @@ class S3Request:
                 raise S3Error("MalformedXML")
             parts.append(piece)
         return b"".join(parts)
+
+    async def _discard(self) -> None:
+        """Let a client finish what nobody reads: most understand a reply only then. Whoever sends very much is cut off."""
+        seen = 0
+        if self.front.body is not None and (self.length or 0) <= MOST_DISCARDED:
+            async for piece in self.front.body:
+                seen += len(piece)
+                if seen > MOST_DISCARDED:
+                    return
 
     async def xml(self, root: str, shape: Shape, most: int, code: str = "MalformedXML") -> Any:
         """The body as a document; None where there is no body."""
@@ -137,6 +149,15 @@ class S3Request:
         """Refuse a document whose MD5 is not what was told."""
         if self.etag and md5(data, usedforsecurity=False).hexdigest() != self.etag:
             raise S3Error("BadDigest", ExpectedDigest=self.headers.get("Content-MD5", ""))
+
+    async def noting(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The body; that it turned out to be wrong is not forgotten, whatever those make of it who read it."""
+        try:
+            async for piece in body:
+                yield piece
+        except S3Error as error:
+            self.failed = error
+            raise
 
     # ---- what is asked further in ---------------------------------------------------------------------------------------
 
@@ -175,7 +196,9 @@ class S3Request:
             headers=told, query=Query(urlencode(query or {})), body=body, version="v1", caller=self.caller,
             owner=trusted or self.settled,
         )  # fmt: skip
-        response = await self.app(asked)
+        response = await ask(self.app, asked)
+        if self.failed is not None:
+            raise self.failed
         if response.status in _FINE or response.ok:
             if method == "PUT" and bucket and not key and response.status == 202:
                 await close(response)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 ZERO = "0000000000.00000"
 """The timestamp of what never was."""
 NO_HASH = "0" * 32
-CACHE_KIB = 1024
+CACHE_KIB = 512
 """Of pages that one connection keeps."""
 
 COMMON = """

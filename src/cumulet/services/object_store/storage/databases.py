@@ -4,12 +4,14 @@
 """
 
 import asyncio
+import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar
+from weakref import WeakValueDictionary
 
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.storage.account_rows import SCHEMA as ACCOUNT_SCHEMA
@@ -25,8 +27,9 @@ ACCOUNTS: Final = "accounts"
 CONTAINERS: Final = "containers"
 SCHEMAS = {ACCOUNTS: ACCOUNT_SCHEMA, CONTAINERS: CONTAINER_SCHEMA}
 THREADS = 8
-OPEN = 256
-"""Databases that are open at once, of some six file descriptors and two small caches of pages each."""
+OPEN = 512
+"""Databases that are open at once, at most: of some six file descriptors and two small caches of pages each."""
+DESCRIPTORS = 6
 KNOWN = 16_384
 """Databases of which something is known in memory."""
 
@@ -34,12 +37,14 @@ KNOWN = 16_384
 class Databases:
     """The databases of a node's devices."""
 
-    def __init__(self, devices: Devices, salt: HashSalt, *, opened: int = OPEN, known: int = KNOWN) -> None:
+    def __init__(self, devices: Devices, salt: HashSalt, *, opened: int = 0, known: int = KNOWN) -> None:
         self.devices = devices
         self.salt = salt
         self.closed = False
-        self._most_open = opened
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_open = opened or max(32, min(OPEN, descriptors // 2 // DESCRIPTORS))
         self._most_known = known
+        self._alive: WeakValueDictionary[str, Database] = WeakValueDictionary()
         self._known: OrderedDict[str, Database] = OrderedDict()
         self._opened: OrderedDict[str, Database] = OrderedDict()
         self._closing: set[asyncio.Future[bool]] = set()
@@ -57,7 +62,12 @@ class Databases:
         path = self.path(kind, device, partition, name)
         found = self._known.get(path)
         if found is None:
-            found = self._known[path] = Database(path, SCHEMAS[kind], self._pool, self._used)
+            found = self._alive.get(
+                path
+            )  # somebody may still have what was forgotten here: there is only one of each file
+            if found is None:
+                found = self._alive[path] = Database(path, SCHEMAS[kind], self._pool, self._used)
+            self._known[path] = found
             if len(self._known) > self._most_known:
                 self._forget()
         else:
@@ -113,6 +123,11 @@ class Databases:
         if len(self._opened) > self._most_open:
             self._close()
 
+    def _closed(self, database: Database, closing: "asyncio.Future[bool]") -> None:
+        self._closing.discard(closing)
+        if not closing.cancelled() and not closing.result() and not self.closed:
+            self._opened[database.name] = database  # somebody has begun to use it again
+
     def _forget(self) -> None:
         """Drop the ones that were asked for the longest time ago and are in no use."""
         for path in list(self._known)[: len(self._known) - self._most_known]:
@@ -126,7 +141,7 @@ class Databases:
                 del self._opened[path]
                 closing = asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
                 self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                closing.add_done_callback(partial(self._closed, database))
 
 
 def _folders(path: Path) -> list[Path]:
