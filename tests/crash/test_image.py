@@ -95,7 +95,8 @@ class Clients:
         image = self.call("POST", "/v2/images", body).json()["id"]
         path, kind = f"/v2/images/{image}", dice.choice(("upload", "direct", "web", "copy"))
         if kind in ("upload", "copy"):
-            self.call("PUT", f"{path}/file", data=self.slowly(dice), headers=OCTETS)
+            store = {"X-Image-Meta-Store": dice.choice(("file", "object-store"))}
+            self.call("PUT", f"{path}/file", data=self.slowly(dice), headers={**OCTETS, **store})
             self.promised.add(image)
         elif kind == "direct":
             self.call("PUT", f"{path}/stage", data=self.slowly(dice), headers=OCTETS)
@@ -156,10 +157,10 @@ def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
     for store, directory in (("file", "image"), ("second", "image-second")):
         owners = {image["id"] for image in images if store in image.get("stores", "").split(",")}
         assert files(cloud.data / directory) == owners, store
-    owners = {image["id"]: image["size"] for image in images if "object-store" in image.get("stores", "").split(",")}
+    sizes = {image["id"]: image["size"] for image in images if "object-store" in image.get("stores", "").split(",")}
     kept, segments = objects(cloud, "images-object-store"), objects(cloud, "images-object-store+segments")
-    assert kept == set(owners) and files(cloud.data / "image-object-store") == set()
-    assert len(segments) == sum(-(-size // SEGMENT) for size in owners.values() if size > SEGMENT)
+    assert kept == set(sizes) and files(cloud.data / "image-object-store") == set()
+    assert len(segments) == sum(-(-size // SEGMENT) for size in sizes.values() if size > SEGMENT)
     waiting = {image["id"] for image in images if image["status"] == "uploading"}
     deadline = time.monotonic() + 10
     while files(cloud.data / "image-staging") != waiting and time.monotonic() < deadline:
@@ -193,6 +194,7 @@ def test_sigkill_during_imports(cloud: ProcessCloud, web: str) -> None:
         broken = {one: there[one]["status"] for one in clients.promised if there[one]["status"] != "active"}
         assert not broken, broken
     assert len(clients.promised) > ROUNDS
+    assert any("object-store" in there[image]["stores"] for image in clients.promised)
     for image in clients.promised:
         data = cloud.request("GET", "image", f"/v2/images/{image}/file").content
         assert hashlib.sha512(data).hexdigest() == there[image]["os_hash_value"]
