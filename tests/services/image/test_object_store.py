@@ -14,6 +14,7 @@ from cumulet.core.errors import Invalid
 from cumulet.services.image.declaration import SERVICE
 from cumulet.services.image.runtime import ImageRuntime
 from cumulet.services.image.stores import Stores
+from cumulet.services.object_store.message import Response, refuse
 from cumulet.services.object_store.runtime import ObjectStoreRuntime
 from tests.cloud import InProcessCloud
 from tests.harness import kernel, serve
@@ -149,6 +150,27 @@ async def test_a_restart_removes_what_nobody_owns(tmp_path: Path) -> None:
         await store.put("nobody", file)
         (store.spool / "half").write_bytes(b"x")
         assert (await site.kept())[1] == 6
+    async with life(tmp_path) as site:
+        assert await site.kept() == ([image["id"]], 3) and await site.data(image) == DATA
+        await site.tidy()
+
+
+async def test_storage_nodes_that_do_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said to be there that is not; what is deleted meanwhile goes at the next start."""
+
+    async def fail(*_: object) -> Response:
+        return refuse(503)
+
+    async with life(tmp_path) as site:
+        image, deleted, waiting = await uploaded(site), await uploaded(site), await make(site.client)
+        nodes = site.images.stores.own["object-store"]._area._service.nodes  # type: ignore[attr-defined]
+        with monkeypatch.context() as broken:
+            broken.setattr(nodes, "call", fail)
+            assert (await site.client("GET", image["file"])).status == 503
+            header = {"X_Image_Meta_Store": "object-store", "Content_Type": "application/octet-stream"}
+            assert (await site.client("PUT", waiting["file"], data=io.BytesIO(DATA), **header)).status == 503
+            assert (await show(site.client, waiting))["status"] == "queued"
+            assert (await site.client("DELETE", deleted["self"])).status == 204
     async with life(tmp_path) as site:
         assert await site.kept() == ([image["id"]], 3) and await site.data(image) == DATA
         await site.tidy()

@@ -35,7 +35,7 @@ from cumulet.services.image.place import Places, Web
 from cumulet.services.image.property_protection import Protections, read_protections
 from cumulet.services.image.search import save_labels
 from cumulet.services.image.signature import Rejected, Signature, told, verify
-from cumulet.services.image.stores import Stores
+from cumulet.services.image.stores import Stores, discard
 from cumulet.services.image.task import ImportInput, Task, fail
 from cumulet.services.object_store.interface import ObjectStorage
 
@@ -156,7 +156,7 @@ class ImageRuntime:
     async def remove_files(self, image_id: str) -> None:
         """Remove an image's data from every store. What is on its way yet goes when it arrives."""
         for store in self.stores.own.values():
-            await store.remove(image_id)
+            await discard(store, image_id)
         await self.local.drop(image_id)
         await self.imports.drop(image_id)
 
@@ -255,7 +255,7 @@ class ImageRuntime:
                 places = [self.stores.place(target.name, image.id)]
                 await run(image_data.finish, image.id, places=places, virtual_size=size, **received.facts)
             except BaseException:
-                await target.remove(image.id)
+                await discard(target, image.id)
                 raise
             finally:
                 await in_thread(spooled.unlink, missing_ok=True)

@@ -14,6 +14,7 @@ from cumulet.services.image.drivers import Store
 from cumulet.services.image.image import Image, find, require
 from cumulet.services.image.importing import LOCK
 from cumulet.services.image.rules import ADMIN, SERVICE, in_project
+from cumulet.services.image.stores import discard
 
 if TYPE_CHECKING:
     from cumulet.services.image.runtime import ImageRuntime
@@ -81,7 +82,7 @@ async def delete_from_store(ctx: Ctx, store_id: str, image_id: str) -> Response:
         return image
 
     image = await ctx.service.kernel.db.run(change)
-    await stores.all[store_id].remove(image.id)
+    await discard(stores.all[store_id], image.id)
     return Response(204)
 
 

@@ -1,5 +1,6 @@
 """The stores of this cloud, as its settings name them, and which of them hold an image's data."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from cumulet.config import Settings, SettingsError
-from cumulet.core.errors import Conflict
+from cumulet.core.errors import Conflict, Unavailable
 from cumulet.services.image.drivers import Store
 from cumulet.services.image.drivers.file import FileStore
 from cumulet.services.image.drivers.http import HttpStore
@@ -18,6 +19,8 @@ from cumulet.services.object_store.interface import ObjectStorage
 
 if TYPE_CHECKING:
     from cumulet.services.image.image import Image
+
+log = logging.getLogger("cumulet.image")
 
 FIRST = "file"
 """The store that lies in the data directory's `image`; data of images that name no store is there."""
@@ -118,6 +121,14 @@ class Stores:
     def names(self, image: "Image") -> str:
         """The stores that hold the image's data, with commas."""
         return ",".join(dict.fromkeys(held.store.name for held in self.holding(image)))
+
+
+async def discard(store: Store, image_id: str) -> None:
+    """Remove data that no image has any more. Where the store does not answer it goes at the next start."""
+    try:
+        await store.remove(image_id)
+    except Unavailable as error:
+        log.warning("the data of image %s stays in the store %s until the next start: %s", image_id, store.name, error)
 
 
 def _store(settings: Settings, objects: ObjectStorage | None, name: str, place: str) -> Store:
