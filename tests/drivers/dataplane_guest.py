@@ -222,8 +222,12 @@ def octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
+TRIES = 3
+
+
 def dhcp(mac: str) -> dict[int | str, bytes]:
-    """Get a lease on eth0, from where the thread stands: options by number, and `address`. TimeoutError if none."""
+    """Get a lease on eth0, from where the thread stands: options by number, and `address`. Asks again as clients do (RFC 2131,
+    4.1); TimeoutError if there is no answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
@@ -240,11 +244,15 @@ def _exchange(client: socket.socket, mac: str, options: list[tuple[int, bytes]])
     transaction = os.urandom(4)
     head = struct.pack("!BBBB4sHH16x6s10x192x", 1, 1, 6, 0, transaction, 0, 0x8000, octets(mac))
     body = b"".join(bytes([number, len(value)]) + value for number, value in options)
-    client.sendto(head + MAGIC + body + b"\xff", ("255.255.255.255", 67))
-    while True:
-        answer = client.recv(2048)
-        if answer[4:8] == transaction:
+    for attempt in range(TRIES):
+        client.sendto(head + MAGIC + body + b"\xff", ("255.255.255.255", 67))
+        try:
+            while (answer := client.recv(2048))[4:8] != transaction:
+                pass
             break
+        except TimeoutError:
+            if attempt + 1 == TRIES:
+                raise
     found: dict[int | str, bytes] = {"address": answer[16:20]}
     rest = answer[240:]
     while rest and rest[0] != 255:

@@ -407,7 +407,7 @@ handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 fcntl.flock(handle, fcntl.LOCK_SH)
 print("begun", flush=True)
 sys.stdin.readline()
-os.execv("/bin/sleep", ["qemu-system-x86_64", "60", "-pidfile", sys.argv[2]])
+os.execv("/bin/sh", ["qemu-system-x86_64", "-c", "read more", "-pidfile", sys.argv[2]])
 """
 
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from .command import PROGRAM
 
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 PACKAGE = "qemu-system-x86"
+EXEC_PAUSE = 0.001
+EXEC_LOOKS = 200
+"""How often, and after how many seconds each time, a process that is inside exec(2) is looked at: a busy machine may leave it
+there for a while."""
 
 
 def spawn(program: str, arguments: list[str], log: Path, descriptors: Sequence[int], servers: Path) -> int:
@@ -81,10 +86,21 @@ def belongs(pid: int, folder: Path) -> bool:
     return _folder_of(pid) == folder
 
 
+def _arguments(pid: int) -> bytes:
+    """What a process was started with. Inside exec(2) it has a program already and no arguments yet: those are waited for. One
+    without either (the kernel's own, or one that has ended) has none."""
+    for _ in range(EXEC_LOOKS):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            if told := file.read():
+                return told
+        os.readlink(f"/proc/{pid}/exe")  # fails where there is no program
+        time.sleep(EXEC_PAUSE)
+    return b""
+
+
 def _folder_of(pid: int) -> Path | None:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            arguments = file.read().split(b"\0")
+        arguments = _arguments(pid).split(b"\0")
         if os.path.basename(arguments[0]) != PROGRAM.encode():
             return None
         return Path(os.fsdecode(arguments[arguments.index(b"-pidfile") + 1])).parent
