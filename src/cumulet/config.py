@@ -200,8 +200,8 @@ class Settings(ObjectStoreSettings, frozen=True, kw_only=True):
     image_stores: Annotated[
         str,
         _says(
-            "The stores of images' data, separated by commas: names, each of a directory, which may follow after `=`, or of "
-            "object storage (`=object-store`). The first takes data for which no store is named.",
+            "The stores of images' data, separated by commas: NAME, NAME=DIRECTORY, NAME=object-store. The first takes data "
+            "for which no store is named.",
             "`file`, the directory `image` in the data directory",
         ),
     ] = "file"

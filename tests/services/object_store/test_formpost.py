@@ -24,9 +24,13 @@ async def store(store: Store) -> Store:
     return store
 
 
+DAY = 86_400
+"""Seconds that forms are good for: some are signed when tests are collected, and there are many tests."""
+
+
 def fields(path: str = PATH, key: str = KEY, digest: str = "sha256", **changes: Any) -> dict[str, str]:
     """Signed fields of a form."""
-    told = {"redirect": "", "max_file_size": 1000, "max_file_count": 2, "expires": int(time.time()) + 600} | changes
+    told = {"redirect": "", "max_file_size": 1000, "max_file_count": 2, "expires": int(time.time()) + DAY} | changes
     names = ("redirect", "max_file_size", "max_file_count", "expires")
     text = "\n".join([path, *(str(told[name]) for name in names)])
     told.setdefault("signature", hmac.new(key.encode(), text.encode(), digest).hexdigest())
