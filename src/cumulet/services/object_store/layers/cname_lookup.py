@@ -10,16 +10,14 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-import dns.asyncresolver
-import dns.exception
-import dns.resolver
-
 from cumulet.config import SettingsError
 from cumulet.services.object_store.layers.hosts import host_of, storage_domains, told_again
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
 from cumulet.services.object_store.words import listed
 
 if TYPE_CHECKING:
+    import dns.asyncresolver
+
     from cumulet.services.object_store.runtime import ObjectStoreRuntime
 
 MOST = 10_000
@@ -93,6 +91,9 @@ class Names:
 
     async def _ask(self, name: str) -> tuple[float, str]:
         """(how long it counts, what DNS says)."""
+        import dns.exception  # imported with the first question
+        import dns.resolver
+
         try:
             answer = await self._made().resolve(name, "CNAME")
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
@@ -107,6 +108,8 @@ class Names:
     def _made(self) -> "dns.asyncresolver.Resolver":
         """Made when it is first needed: a host without /etc/resolv.conf is none where nothing is looked up."""
         if self._resolver is None:
+            import dns.asyncresolver
+
             self._resolver = dns.asyncresolver.Resolver(configure=not self._servers)
             if self._servers:
                 self._resolver.nameservers = [address for address, _ in self._servers]

@@ -10,8 +10,6 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from awscrt import checksums
-
 from cumulet.services.object_store.message import Headers
 from cumulet.services.object_store.s3.errors import S3Error
 
@@ -46,10 +44,22 @@ class Crc:
         return self._value.to_bytes(self.digest_size, "big")
 
 
+def _crc32c() -> Hash:
+    from awscrt import checksums  # imported with the first sum of its kind
+
+    return Crc(checksums.crc32c, 4)
+
+
+def _crc64nvme() -> Hash:
+    from awscrt import checksums
+
+    return Crc(checksums.crc64nvme, 8)
+
+
 ALGORITHMS: dict[str, Callable[[], Hash]] = {
     "crc32": lambda: Crc(zlib.crc32, 4),
-    "crc32c": lambda: Crc(checksums.crc32c, 4),
-    "crc64nvme": lambda: Crc(checksums.crc64nvme, 8),
+    "crc32c": _crc32c,
+    "crc64nvme": _crc64nvme,
     "sha1": lambda: hashlib.sha1(usedforsecurity=False),
     "sha256": lambda: hashlib.sha256(),
 }

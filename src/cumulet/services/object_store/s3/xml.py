@@ -3,8 +3,6 @@
 import re
 from typing import Any, TypeAlias
 
-from lxml import etree
-
 S3_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"
 _DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -43,6 +41,8 @@ def document(name: str, *children: str, namespace: str = S3_NAMESPACE, declared:
 def parse(data: bytes, root: str, shape: Shape) -> Any:
     """The root element of a document, its namespaces taken away; BadXml where it is not of this shape. A root of "" may have
     any name."""
+    from lxml import etree  # imported with the first document: starts are counted in tenths of a second
+
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True
     )
