@@ -8,7 +8,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from cumulet.api.app import App, Authenticate
+from cumulet.api.app import App
+from cumulet.api.caller import Authenticate
 from cumulet.api.policy import Policy
 from cumulet.api.server import Server, bind
 from cumulet.api.service import Service

@@ -13,32 +13,23 @@ errors      anything raised above, worded in the family's dialect; the unexpecte
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
+from cumulet.api.caller import Authenticate, handed_on, is_permitted
 from cumulet.api.http import Endpoint, Request, Response, Router, encode_json
 from cumulet.api.policy import Policy
 from cumulet.api.resource import ANY, ResourceMeta, Version
 from cumulet.api.service import Service
-from cumulet.core.access import permits
-from cumulet.core.context import NOBODY, Caller, Context, ServiceUser, current
+from cumulet.core.context import NOBODY, Caller, Context, current
 from cumulet.core.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, Unauthorized
 
 log = logging.getLogger("cumulet.api")
 access = logging.getLogger("cumulet.access")
-
-SERVICE_ROLE = "service"
-"""The role that makes a token in X-Service-Token a service's."""
-
-
-class Authenticate(Protocol):
-    """From a token to who holds it; Unauthorized if nobody does. `allow_expired`: one that ended a while ago counts too."""
-
-    def __call__(self, token: str, *, allow_expired: bool = False) -> Awaitable[Caller]: ...
 
 
 class InternalError(CloudError):
@@ -141,32 +132,14 @@ class App:
         if not token:
             raise Unauthorized()
         of_service = request.headers.get("X-Service-Token")
-        caller = await (self._handed_on(token, of_service) if of_service else self.authenticate(token))
+        caller = await (handed_on(self.authenticate, token, of_service) if of_service else self.authenticate(token))
         if caller.access_rules is not None:
             self._hold_to_rules(caller, request, endpoint)
         return caller
 
-    async def _handed_on(self, token: str, of_service: str) -> Caller:
-        """Whose request a service hands on. It may take long to come to that, so his token may have ended in the meantime.
-
-        As keystonemiddleware has it: a token in X-Service-Token that is not valid spoils the request.
-        """
-        service = await self.authenticate(of_service)
-        caller = await self.authenticate(token, allow_expired=SERVICE_ROLE in service.roles)
-        user = ServiceUser(
-            user_id=service.user_id,
-            user_domain_id=service.user_domain_id,
-            project_id=service.project_id,
-            project_domain_id=service.project_domain_id,
-            roles=service.roles,
-        )
-        return msgspec.structs.replace(caller, service=user)
-
     def _hold_to_rules(self, caller: Caller, request: Request, endpoint: Endpoint) -> None:
         """Forbidden unless the caller's access rules name this call, or a service makes it as a part of one that they name."""
-        if endpoint.beyond_rules or (caller.service is not None and SERVICE_ROLE in caller.service.roles):
-            return
-        if not permits(caller.access_rules or (), self._known_as, request.method, request.path):
+        if not endpoint.beyond_rules and not is_permitted(caller, self._known_as, request.method, request.path):
             raise Forbidden(
                 f"The access rules of the token do not allow {request.method} {request.path} of {self.service.type}."
             )

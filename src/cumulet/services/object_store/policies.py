@@ -23,11 +23,11 @@ from pathlib import Path
 from cumulet.files import write_atomic
 from cumulet.services.object_store.names import HashSalt
 from cumulet.services.object_store.ring.data import RingError
+from cumulet.services.object_store.values import is_true
 
 FILE = "swift.conf"
 SECTION = "storage-policy:"
 NAME = re.compile(r"[A-Za-z0-9-]+")
-YES = frozenset(("true", "1", "yes", "on", "t", "y"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +133,8 @@ def _policy(parser: ConfigParser, section: str) -> Policy:
     if told.get("policy_type", "replication") != "replication":
         raise ValueError(f"[{section}] is of type {told['policy_type']}; only replication is served here")
     aliases = tuple(alias.strip() for alias in told.get("aliases", "").split(",") if alias.strip())
-    return Policy(
-        index, name, tuple(a for a in aliases if a != name), _is_yes(told, "default"), _is_yes(told, "deprecated")
-    )
-
-
-def _is_yes(told: object, name: str) -> bool:
-    return str(told.get(name, "")).lower() in YES  # type: ignore[attr-defined]
+    default, deprecated = is_true(told.get("default")), is_true(told.get("deprecated"))
+    return Policy(index, name, tuple(a for a in aliases if a != name), default, deprecated)
 
 
 def _checked(policies: list[Policy], path: Path) -> list[Policy]:

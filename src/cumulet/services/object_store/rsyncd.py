@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from cumulet import ports
@@ -119,7 +120,7 @@ def _write(file: Path, text: str) -> None:
     write_atomic(file, text)
 
 
-def _end_with(parent: int):  # type: ignore[no-untyped-def]
+def _end_with(parent: int) -> Callable[[], None]:
     """What a child does before it becomes rsync: ask the kernel to end it when the program is gone, however that ends."""
     libc = ctypes.CDLL(None, use_errno=True)
 

@@ -14,12 +14,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from msgspec.structs import replace
-
+from cumulet.api.caller import handed_on, is_permitted
 from cumulet.api.http import Request as HttpRequest
 from cumulet.api.http import Response as HttpResponse
-from cumulet.core.access import permits
-from cumulet.core.context import NOBODY, Caller, ServiceUser
+from cumulet.core.context import NOBODY, Caller
 from cumulet.core.errors import CloudError, Invalid
 from cumulet.services.object_store.conditional import today
 from cumulet.services.object_store.message import Headers, Refusal, Request, Response, close, encoded, parts_of, refuse
@@ -32,7 +30,6 @@ CLIENT_TIMEOUT = 60.0
 """Seconds without a byte of a body after which a client is given up."""
 MOST_URL = 8192
 """Bytes of a path with its query."""
-SERVICE_ROLE = "service"
 KNOWN_AS = ("object-store", "swift")
 """The names of the service in access rules."""
 
@@ -101,12 +98,10 @@ class Front:
             if not of_service:
                 caller: Caller = await authenticate(token)
             else:
-                caller = await _handed_on(authenticate, token, of_service)
+                caller = await handed_on(authenticate, token, of_service)
         except CloudError:
             return NOBODY
-        rules = caller.access_rules
-        by_service = caller.service is not None and SERVICE_ROLE in caller.service.roles
-        if rules is not None and not by_service and not permits(rules, KNOWN_AS, http.method, http.path):
+        if not is_permitted(caller, KNOWN_AS, http.method, http.path):
             raise Refusal(
                 refuse(403, f"The access rules of the token do not allow {http.method} {http.path} of object-store.")
             )
@@ -145,20 +140,6 @@ class Front:
                 (time.perf_counter() - started) * 1000,
             )
         return response
-
-
-async def _handed_on(authenticate: Any, token: str, of_service: str) -> Caller:
-    """Whose request a service hands on; a token of a service that is not valid spoils it."""
-    service = await authenticate(of_service)
-    caller: Caller = await authenticate(token, allow_expired=SERVICE_ROLE in service.roles)
-    user = ServiceUser(
-        user_id=service.user_id,
-        user_domain_id=service.user_domain_id,
-        project_id=service.project_id,
-        project_domain_id=service.project_domain_id,
-        roles=service.roles,
-    )
-    return replace(caller, service=user)
 
 
 def _received(http: HttpRequest) -> Headers:
