@@ -88,6 +88,7 @@ class Auditor:
     async def _audit(self, place: str, directory: str, data: Pace | None) -> None:
         """Audit a hash directory; all its data where `data` gives the pace."""
         self.audited += 1
+        torn: Torn | None = None
         try:
             begun = await in_thread(_open, directory, data is not None)
             if begun is None or data is None:
@@ -97,15 +98,16 @@ class Auditor:
             while offset < length:
                 read = await in_thread(_more, digest, file, offset, min(BLOCK, length - offset))
                 if not read:
-                    raise Torn(f"{path} ends too early")
+                    raise Torn(path, "ends too early")
                 offset += read
                 await data.passed(read)
             if digest.hexdigest() != etag:
-                raise Torn(f"{path} does not have the MD5 {etag} that it was stored with")
+                raise Torn(path, f"does not have the MD5 {etag} that it was stored with")
         except FileNotFoundError:
             return  # replaced while it was looked at
         except (Torn, ValueError) as error:
-            log.error("quarantined: %s", error)
+            torn = error if isinstance(error, Torn) else None
+            log.error("quarantined: %s", str(error))
         except NotADirectoryError:
             return
         except OSError as error:
@@ -115,7 +117,7 @@ class Auditor:
         else:
             return
         self.quarantined += 1
-        await in_thread(quarantine, directory, place)
+        await in_thread(quarantine, directory, place, torn)
         await in_thread(suffix_hashes.changed, directory)
 
 

@@ -132,12 +132,9 @@ def apply(unit: Unit, rows: Iterable[Row]) -> int:
 
 def find(conn: sqlite3.Connection, policy: int, name: str) -> Row | None:
     """The row of a name, a deleted one too."""
-    query = f"SELECT {COLUMNS} FROM object WHERE policy = ? AND deleted = ? AND name = ?"
-    for deleted in (0, 1):
-        found = conn.execute(query, (policy, deleted, name)).fetchone()
-        if found is not None:
-            return _row(found)
-    return None
+    query = f"SELECT {COLUMNS} FROM object WHERE policy = ? AND deleted IN (0, 1) AND name = ?"
+    found = conn.execute(query, (policy, name)).fetchone()
+    return None if found is None else _row(found)
 
 
 def since(conn: sqlite3.Connection, sequence: int, limit: int, but: int = -1) -> list[tuple[int, Row]]:

@@ -175,7 +175,8 @@ class Database:
 
     async def write(self, work: Callable[[Unit], T], new: Info | None = None) -> T:
         """Do `work` in a transaction, together with all that waits; return when it lasts. Where there is no database, one is
-        made that says `new` of itself; Missing where that is None. What `work` raises undoes its own part alone."""
+        made that says `new` of itself; Missing where that is None. What `work` raises undoes its own part alone; then the rest
+        is done again, so it must not do anything but what the transaction undoes."""
         self._used(self)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -239,12 +240,23 @@ class Database:
                 _make(self.path, self.schema, replace(new, id=new.id or uuid4().hex))
             self._writer = _connect(self.path)
             self._file = _identity(self.path)
-        conn = self._writer
+        works = [work for work, _, _ in batch]
+        try:
+            return self._done(self._writer, fresh, lambda unit: [(True, _alone(unit, work)) for work in works])
+        except sqlite3.Error:
+            raise
+        except Exception:  # rare: what fails is found, and the rest is done without it
+            return self._done(self._writer, fresh, lambda unit: [_attempt(unit, work) for work in works])
+
+    def _done(
+        self, conn: sqlite3.Connection, fresh: bool, all_of_it: Callable[[Unit], list[tuple[bool, Any]]]
+    ) -> list[tuple[bool, Any]]:
+        """What comes of work in one transaction."""
         conn.execute("BEGIN IMMEDIATE")
         try:
             before = self._info or _load(conn)
             unit = Unit(conn, before, fresh)
-            outcomes = [_attempt(unit, work) for work, _, _ in batch]
+            outcomes = all_of_it(unit)
             if unit.info is not before:
                 if self.reported is not None:
                     unit.change(reported=self.reported)
@@ -393,6 +405,12 @@ class Database:
             os.rename(folder, aside)
         log.error("database %s is damaged (%s): it was put aside as %s", self.path, reason, aside)
         return Damaged(f"The database was damaged ({reason}) and has been put aside.")
+
+
+def _alone(unit: Unit, work: Work) -> Any:
+    value = work(unit)
+    unit.fresh = False
+    return value
 
 
 def _attempt(unit: Unit, work: Work) -> tuple[bool, Any]:

@@ -3,7 +3,8 @@
 A hash directory `<device>/objects[-N]/<partition>/<suffix>/<hash>` holds `<timestamp>.data` (the bytes, then a footer with
 the metadata), `<timestamp>.meta` (metadata of a later POST) and `<timestamp>.ts` (a tombstone): swift's tree. The footer is
 JSON, its length, its CRC-32 and a magic at the very end of the file; a file that lacks it was torn. A file has no name until it
-is synced; then it is linked into place and its directory synced: before that it is not there, after that it is there for good.
+is whole; then it is linked into place, and one sync makes it and its name last (`Writer.commit`, ADR 14). What it replaces goes
+after that: a power cut in between leaves both, of which the new one may be torn and is put aside.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from zlib import crc32
 import msgspec
 
 from cumulet.services.object_store.names import Timestamp
+from cumulet.services.object_store.storage.file_systems import names_last_with_files
 
 TAIL = struct.Struct("<II8s")
 MAGIC = b"CUMULET\x01"
@@ -25,6 +27,8 @@ SPARE = 8192
 INLINE = 1 << 16
 """Objects up to this size are read as a whole."""
 WHOLE = INLINE + SPARE + 1
+SOON = 1 << 20
+"""Bytes that are on the disk within a moment."""
 ZERO = Timestamp(0)
 KEPT_FROM_DATA = frozenset({"content-length", "deleted", "etag", "x-static-large-object"})
 SYSMETA = "x-object-sysmeta-"
@@ -48,7 +52,11 @@ class Absent(Exception):
 
 
 class Torn(Exception):
-    """A file is not what was once written: the reason. The directory is to be quarantined."""
+    """The file at `path` is not what was once written, and is to be put aside (`quarantine.py`)."""
+
+    def __init__(self, path: str, what: str) -> None:
+        super().__init__(f"{path} {what}")
+        self.path = path
 
 
 class NoSpace(Exception):
@@ -155,7 +163,7 @@ def read(directory: str, *, now: Timestamp, expired: bool = False, body: bool = 
         except FileNotFoundError:  # replaced while we looked: look again
             continue
         except ValueError:
-            raise Torn(f"{directory}/{files.data} is not named by a time") from None
+            raise Torn(f"{directory}/{files.data}", "is not named by a time") from None
         if not expired and has_ended(found, now):
             raise Absent(found.timestamp, found.metadata)
         return found
@@ -203,27 +211,27 @@ def read_data(path: str, body: bool) -> tuple[Metadata, int, bytes | None, OpenF
         start = max(0, size - SPARE)
         end = os.pread(handle.fd, size - start, start)
     if len(end) < TAIL.size:
-        raise Torn(f"{path} has no footer")
+        raise Torn(path, "has no footer")
     length, checksum, magic = TAIL.unpack_from(end, len(end) - TAIL.size)
     whole = length + TAIL.size
     if magic != MAGIC or whole > size:
-        raise Torn(f"{path} has no footer")
+        raise Torn(path, "has no footer")
     if whole > len(end):
         start = size - whole
         end = os.pread(handle.fd, whole, start)
     footer = end[len(end) - whole : len(end) - TAIL.size]
     if crc32(footer) != checksum:
-        raise Torn(f"the footer of {path} is not what was written")
+        raise Torn(path, "has a footer that is not what was written")
     metadata = decode(footer)
     told = size - whole
     if metadata.get("Content-Length") != str(told):
-        raise Torn(f"{path} is not as long as its footer says")
+        raise Torn(path, "is not as long as its footer says")
     if not body:
         return metadata, told, None, None
     if start == 0 and told <= INLINE:
         content = end[:told]
         if md5(content, usedforsecurity=False).hexdigest() != metadata["ETag"]:
-            raise Torn(f"{path} does not have the MD5 {metadata['ETag']} that it was stored with")
+            raise Torn(path, f"does not have the MD5 {metadata['ETag']} that it was stored with")
         return metadata, told, content, None
     return metadata, told, None, handle
 
@@ -235,7 +243,7 @@ def read_meta(path: str) -> Metadata:
     try:
         return decode(held)
     except msgspec.DecodeError as error:
-        raise Torn(f"{path} cannot be read: {error}") from None
+        raise Torn(path, f"cannot be read: {error}") from None
 
 
 def footer(metadata: Metadata) -> bytes:
@@ -255,6 +263,7 @@ class Writer:
 
     def __init__(self, temporary: str, size: int = 0) -> None:
         self.path, self.fd = "", -1
+        self.temporary = temporary
         self.size = 0
         try:
             self.fd = _nameless(temporary)
@@ -289,40 +298,49 @@ class Writer:
             raise
 
     def commit(self, directory: str, name: str, *, new: bool = False) -> bool:
-        """Sync the file and give it its name; False where that name is taken. `new`: the directory was not there just now."""
+        """Give the file its name, for good; False where that name is taken. `new`: the directory was not there just now.
+
+        The sync of a file that has just been linked makes its name last too, and the directories made for it before, in one
+        write of the file system's journal. Much data is synced before, or it would be seen for long before it lasts."""
         try:
-            os.fdatasync(self.fd)
+            if self.size > SOON:
+                os.fdatasync(self.fd)
             if new:
                 make_hash_directory(directory)
-            return self._link(directory, name)
+            if not self._link(directory, name):
+                return False
+            self._sync(f"{directory}/{name}")
         except OSError as error:
             if error.errno in FULL:
                 raise NoSpace from None
             raise
         finally:
             self.close()
+        return True
 
     def _link(self, directory: str, name: str) -> bool:
+        source = self.path or f"/proc/self/fd/{self.fd}"
         while True:
             try:
-                handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                with contextlib.suppress(FileNotFoundError):  # a parent was empty, and has just been removed
-                    make_directories(directory)
-                continue
-            try:
-                if self.path:
-                    os.link(self.path, name, dst_dir_fd=handle)
-                else:
-                    os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=handle, follow_symlinks=True)
-                os.fsync(handle)
-                return True
+                # Python follows the link in /proc only with a directory's descriptor, which counts for relative paths alone
+                os.link(source, f"{directory}/{name}", dst_dir_fd=self.fd, follow_symlinks=True)
             except FileExistsError:
                 return False
-            except FileNotFoundError:  # the directory was empty, and has just been removed
-                continue
-            finally:
-                os.close(handle)
+            except FileNotFoundError:  # the directory was empty and has just been removed, or a parent of it was
+                with contextlib.suppress(FileNotFoundError):
+                    make_directories(directory)
+            else:
+                return True
+
+    def _sync(self, path: str) -> None:
+        try:
+            os.fsync(self.fd)
+            if not names_last_with_files(self.temporary):
+                sync_directory(os.path.dirname(path))
+        except OSError:  # nobody was promised anything yet
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -113,14 +113,16 @@ class ObjectServer:
     def _read(
         self, named: Named, directory: str, *, now: Timestamp, expired: bool = False, body: bool = False
     ) -> Object:
-        """The object; one whose files are torn is put away and is not there any more."""
-        try:
-            return object_file.read(directory, now=now, expired=expired, body=body)
-        except Torn as torn:
-            log.error("quarantined: %s", torn)
-            quarantine(directory, self.devices.quarantined(named.device, named.policy))
-            suffix_hashes.changed(directory)
-            raise Absent from None
+        """The object. What is torn is put aside: then it is as it was before that, or not there any more."""
+        while True:
+            try:
+                return object_file.read(directory, now=now, expired=expired, body=body)
+            except Torn as torn:
+                log.error("quarantined: %s", str(torn))
+                left = quarantine(directory, self.devices.quarantined(named.device, named.policy), torn)
+                suffix_hashes.changed(directory)
+                if not left:
+                    raise Absent from None
 
     async def get(self, request: BackendRequest) -> Response:
         named, directory = self._named(request)
