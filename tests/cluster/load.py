@@ -3,6 +3,8 @@
 import random
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
 from typing import Any
@@ -50,6 +52,9 @@ class Load:
         self._seed = seed
         self._sizes = (writers, readers)
         self._stop = threading.Event()
+        self._writing = [threading.Lock() for _ in range(writers)]
+        self._go = threading.Event()
+        self._go.set()
         self._threads: list[threading.Thread] = []
         for name in CONTAINERS:
             assert self.request(requests.Session(), "PUT", name).status_code in (201, 202)
@@ -79,6 +84,19 @@ class Load:
             thread.join(90)
         assert not any(thread.is_alive() for thread in self._threads)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No write is on its way meanwhile, and every copy of what was written is in its place."""
+        self._go.clear()
+        try:
+            with ExitStack() as stack:
+                for lock in self._writing:
+                    stack.enter_context(lock)
+                wait_until("copies in their places", self.missing_copies)
+                yield
+        finally:
+            self._go.set()
+
     def go_on(self, more: int, seconds: float = 120.0) -> None:
         """Wait until so many more writes have been promised, as many readers having looked."""
         writes, reads = self.writes[201] + more, self.reads + more // 2
@@ -92,26 +110,31 @@ class Load:
         session = requests.Session()
         count = 0
         while not self._stop.is_set():
-            count += 1
-            mine = [key for key in self.promised if key[1].startswith(f"{self._seed}/w{number}-")]
-            again = mine and chance.random() < 0.2
-            key = chance.choice(mine) if again else (chance.choice(CONTAINERS), f"{self._seed}/w{number}-{count}/ä")
-            seed = f"{self._seed}/{number}/{count}"
-            promise = self.promises.setdefault(key, Promise())
-            promise.perhaps.append(seed)
-            data = content(seed)
-            try:
-                reply = self.request(session, "PUT", "/".join(key), data=data)
-            except requests.RequestException:
-                self.writes[0] += 1
-                session = requests.Session()
-                continue
-            self.writes[reply.status_code] += 1
-            if reply.status_code == 201:
-                assert reply.headers["Etag"] == md5(data, usedforsecurity=False).hexdigest()
-                promise.older += [promise.promised, *promise.perhaps]
-                promise.promised = seed
-                promise.perhaps.clear()
+            self._go.wait()
+            with self._writing[number]:
+                session = self._write_one(session, number, count := count + 1, chance)
+
+    def _write_one(self, session: requests.Session, number: int, count: int, chance: random.Random) -> requests.Session:
+        """One write, and what was promised; the session for the next."""
+        mine = [key for key in self.promised if key[1].startswith(f"{self._seed}/w{number}-")]
+        again = mine and chance.random() < 0.2
+        key = chance.choice(mine) if again else (chance.choice(CONTAINERS), f"{self._seed}/w{number}-{count}/ä")
+        seed = f"{self._seed}/{number}/{count}"
+        promise = self.promises.setdefault(key, Promise())
+        promise.perhaps.append(seed)
+        data = content(seed)
+        try:
+            reply = self.request(session, "PUT", "/".join(key), data=data)
+        except requests.RequestException:
+            self.writes[0] += 1
+            return requests.Session()
+        self.writes[reply.status_code] += 1
+        if reply.status_code == 201:
+            assert reply.headers["Etag"] == md5(data, usedforsecurity=False).hexdigest()
+            promise.older += [promise.promised, *promise.perhaps]
+            promise.promised = seed
+            promise.perhaps.clear()
+        return session
 
     def _read(self, number: int, chance: random.Random) -> None:
         session = requests.Session()

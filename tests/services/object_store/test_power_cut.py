@@ -115,7 +115,7 @@ def test_a_cut_before_the_sync_costs_nothing_that_was_promised(disk: Disk, monke
 def test_where_nothing_is_known_of_the_file_system_names_are_synced_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced = []
+    synced: list[str] = []
     monkeypatch.setattr("cumulet.services.object_store.storage.object_file.sync_directory", synced.append)
     monkeypatch.setattr(
         "cumulet.services.object_store.storage.object_file.names_last_with_files", lambda directory: False

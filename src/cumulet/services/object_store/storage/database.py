@@ -245,7 +245,7 @@ class Database:
             return self._done(self._writer, fresh, lambda unit: [(True, _alone(unit, work)) for work in works])
         except sqlite3.Error:
             raise
-        except Exception:  # rare: what fails is found, and the rest is done without it
+        except Exception:  # noqa: BLE001 - rare: what fails is found, and the rest is done without it
             return self._done(self._writer, fresh, lambda unit: [_attempt(unit, work) for work in works])
 
     def _done(
