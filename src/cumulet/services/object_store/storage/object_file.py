@@ -264,7 +264,7 @@ class Writer:
     def __init__(self, temporary: str, size: int = 0) -> None:
         self.path, self.fd = "", -1
         self.temporary = temporary
-        self.size = 0
+        self.size = self._synced = 0
         try:
             self.fd = _nameless(temporary)
         except OSError as error:
@@ -297,13 +297,24 @@ class Writer:
                 raise NoSpace from None
             raise
 
+    @property
+    def unsynced(self) -> int:
+        """Bytes that the disk was not told to keep yet."""
+        return self.size - self._synced
+
+    def sync(self) -> None:
+        """Have the disk keep what has been written so far."""
+        size = self.size
+        os.fdatasync(self.fd)
+        self._synced = max(self._synced, size)
+
     def commit(self, directory: str, name: str, *, new: bool = False) -> bool:
         """Give the file its name, for good; False where that name is taken. `new`: the directory was not there just now.
 
         The sync of a file that has just been linked makes its name last too, and the directories made for it before, in one
         write of the file system's journal. Much data is synced before, or it would be seen for long before it lasts."""
         try:
-            if self.size > SOON:
+            if self.unsynced > SOON:
                 os.fdatasync(self.fd)
             if new:
                 make_hash_directory(directory)

@@ -43,6 +43,8 @@ SMALL = 256 << 10
 """A body up to this size is received before it is written, in one piece of work."""
 HOT = 64 << 20
 """Bytes of small objects that are held in memory."""
+LARGE = 4 << 20
+"""Bytes of a file whose removal takes milliseconds."""
 COLD, WARMS = 0.002, 1.0
 """A read that took so many seconds came from the disk: for so many seconds more, threads read."""
 KEPT = frozenset(
@@ -210,7 +212,7 @@ class ObjectServer:
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
             lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, pieces)
-        await to_the_end(self._lay_down(lay_down, request, named, metadata, delete_at, timestamp))
+        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
     async def _lay_down(
@@ -218,12 +220,15 @@ class ObjectServer:
         lay_down: Callable[[], Metadata],
         request: BackendRequest,
         named: Named,
+        directory: str,
         metadata: Metadata,
         delete_at: int,
         timestamp: Timestamp,
     ) -> None:
         """Put the object in its place, and tell its container: both or neither."""
         old = await self.devices.threads.run(lay_down)
+        if _takes_long_to_remove(old):
+            self.devices.threads.run(object_file.clean, directory)  # and nobody waits for it
         await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
 
     def _put_small(
@@ -242,7 +247,8 @@ class ObjectServer:
         writer = Writer(self.devices.temporary(named.device, named.policy))
         try:
             writer.write([data, object_file.footer(metadata)])
-            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
+            tidy = not (new or _takes_long_to_remove(old))
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=tidy)
         finally:
             writer.close()
         return old
@@ -279,7 +285,8 @@ class ObjectServer:
     ) -> Metadata:
         try:
             writer.write([object_file.footer(metadata)])
-            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new)
+            tidy = not (new or _takes_long_to_remove(old))
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=tidy)
         finally:
             writer.close()
         return old
@@ -304,10 +311,19 @@ class ObjectServer:
             raise Refusal(_conflict(last))
         return metadata, new
 
-    def _place(self, writer: Writer, directory: str, name: str, timestamp: Timestamp, *, new: bool = False) -> None:
+    def _place(
+        self,
+        writer: Writer,
+        directory: str,
+        name: str,
+        timestamp: Timestamp,
+        *,
+        new: bool = False,
+        tidy: bool = True,
+    ) -> None:
         if not writer.commit(directory, name, new=new):
             raise Refusal(_conflict(timestamp))
-        if not new:
+        if tidy:
             object_file.clean(directory)
         suffix_hashes.changed(directory)
 
@@ -550,6 +566,12 @@ def _seal(request: BackendRequest, metadata: Metadata, etag: str, length: int) -
         raise Refusal(refuse(422))
     metadata["ETag"] = etag
     metadata["Content-Length"] = str(length)
+
+
+def _takes_long_to_remove(old: Metadata) -> bool:
+    """Whether an object's file is so large that nobody should wait until it is gone. One that stays because of a crash goes with
+    the next change of the object, or when its suffix is hashed."""
+    return int(old.get("Content-Length") or 0) > LARGE
 
 
 def _conflict(last: Timestamp) -> Response:

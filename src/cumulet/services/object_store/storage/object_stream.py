@@ -5,18 +5,17 @@ held, of MOST bytes at most; a client who is faster than that has to wait, one w
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from hashlib import md5
 from typing import Any
 
 from cumulet.services.object_store.storage.disk_threads import DiskThreads
-from cumulet.services.object_store.storage.object_file import Writer
+from cumulet.services.object_store.storage.object_file import SOON, Writer
 
 BLOCK = 1 << 20
 """Bytes that are hashed and written at once, at least."""
 MOST = 4 << 20
-SYNC = 16 << 20
+SYNC = 8 << 20
 """Bytes after which the disk is set to work, rather than all at the end."""
 
 
@@ -27,7 +26,6 @@ class Stream:
         self.threads = threads
         self.writer = writer
         self.digest = md5(usedforsecurity=False)
-        self.synced = 0
         self._block: list[asyncio.Future[Any]] = []
         self._sync: asyncio.Future[Any] | None = None
 
@@ -43,18 +41,17 @@ class Stream:
                     self._start(pieces)
                     pieces, size = [], 0
             await self._written()
-            self._start(pieces)
+            self._start(pieces, _write_and_sync)
             await self._written()
         finally:
             await self._settled()
         return self.writer.size, self.digest.hexdigest()
 
-    def _start(self, pieces: list[bytes]) -> None:
+    def _start(self, pieces: list[bytes], write: Callable[[Writer, list[bytes]], None] = Writer.write) -> None:
         threads, writer = self.threads, self.writer
-        self._block = [threads.run(_hash, self.digest, pieces), threads.run(writer.write, pieces)]
-        if writer.size - self.synced >= SYNC and (self._sync is None or self._sync.done()):
-            self.synced = writer.size
-            self._sync = threads.run(os.fdatasync, writer.fd)
+        self._block = [threads.run(_hash, self.digest, pieces), threads.run(write, writer, pieces)]
+        if writer.unsynced >= SYNC and (self._sync is None or self._sync.done()):
+            self._sync = threads.run(writer.sync)
 
     async def _written(self) -> None:
         """Wait for the block that is being written. NoSpace."""
@@ -77,6 +74,13 @@ class Stream:
                 part.exception()
         if cancelled:
             raise asyncio.CancelledError
+
+
+def _write_and_sync(writer: Writer, pieces: list[bytes]) -> None:
+    """The last block is on the disk when it has been hashed, not only after that."""
+    writer.write(pieces)
+    if writer.unsynced > SOON:
+        writer.sync()
 
 
 def _hash(digest: Any, pieces: Iterable[bytes]) -> None:
