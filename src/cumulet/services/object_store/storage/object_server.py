@@ -22,6 +22,7 @@ from cumulet.services.object_store.node import BackendRequest, Nodes
 from cumulet.services.object_store.storage import object_file, suffix_hashes
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
 from cumulet.services.object_store.storage.hot import Hot
+from cumulet.services.object_store.storage.intents import Intents
 from cumulet.services.object_store.storage.object_conditions import etag_at, is_wanted_whole
 from cumulet.services.object_store.storage.object_file import (
     SYSMETA,
@@ -70,6 +71,7 @@ class ObjectServer:
         self.devices = devices
         self.salt = salt
         self.updates = Updates(devices, salt, nodes)
+        self.intents = Intents(devices)
         self.hot = Hot(HOT)
         self._cold_until = 0.0
         self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
@@ -208,7 +210,7 @@ class ObjectServer:
             if request.trailer is not None:
                 _add_trailer(metadata, request.trailer())
             lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, pieces)
-        await to_the_end(self._lay_down(lay_down, request, named, metadata, delete_at, timestamp))
+        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
     async def _lay_down(
@@ -216,6 +218,7 @@ class ObjectServer:
         lay_down: Callable[[], Metadata],
         request: BackendRequest,
         named: Named,
+        directory: str,
         metadata: Metadata,
         delete_at: int,
         timestamp: Timestamp,
@@ -223,6 +226,7 @@ class ObjectServer:
         """Put the object in its place, and tell its container: both or neither."""
         old = await self.devices.threads.run(lay_down)
         await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
+        self.intents.settled(directory)
 
     def _put_small(
         self,
@@ -303,11 +307,17 @@ class ObjectServer:
         return metadata, new
 
     def _place(self, writer: Writer, directory: str, name: str, timestamp: Timestamp, *, new: bool = False) -> None:
-        if not writer.commit(directory, name, new=new):
-            raise Refusal(_conflict(timestamp))
-        if not new:
-            object_file.clean(directory)
-        suffix_hashes.changed(directory)
+        """Name what was written. Once its container has been told, `intents.settled` has to be said."""
+        self.intents.note(directory)
+        try:
+            if not writer.commit(directory, name, new=new):
+                raise Refusal(_conflict(timestamp))
+            if not new:
+                object_file.clean(directory)
+            suffix_hashes.changed(directory)
+        except BaseException:
+            self.intents.settled(directory)
+            raise
 
     async def _told_of_put(
         self,
@@ -364,6 +374,7 @@ class ObjectServer:
             "X-Etag": found.metadata["ETag"],
         }
         await self.updates.tell("PUT", named, asked, overridden(told, found.metadata))
+        self.intents.settled(directory)
         headers = Headers({"X-Backend-Content-Type": kind, "X-Backend-Timestamp": timestamp.internal})
         headers.extend((name, value) for name, value in found.metadata.items() if name.lower().startswith(SYSMETA))
         return Response(202, b"", headers)
@@ -412,6 +423,7 @@ class ObjectServer:
             if old := int(metadata.get("X-Delete-At") or 0):
                 await self.updates.schedule(named, asked, metadata, old, 0, timestamp)
             await self.updates.tell("DELETE", named, asked, {"X-Timestamp": timestamp.internal})
+            self.intents.settled(directory)
         headers = {
             "X-Backend-Timestamp": max(last, timestamp).internal,
             "X-Backend-Content-Type": metadata.get("Content-Type", ""),
