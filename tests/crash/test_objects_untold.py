@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
-from tests.crash.object_disk import QUEUE, read_containers, settled
+from tests.crash.object_disk import QUEUE, settled
 
 Request = tuple[str, str, bytes, dict[str, Any]]
 OFTEN = {"CUMULET_OBJECT_UPDATE_INTERVAL": "0.5", "CUMULET_OBJECT_EXPIRER_INTERVAL": "0.2"}
