@@ -82,7 +82,7 @@ def settled(data: Path, seconds: float = 20.0) -> None:
 def left_over(device: Path) -> list[Path]:
     """Files of what is going on, where nothing is going on."""
     found = [*device.glob("tmp*/*"), *device.glob("async_pending*/*/*"), *device.glob("intents.*")]
-    return [*found, *device.glob("quarantined/**/*.data"), *device.glob("*/*/*/*/.*.draft")]
+    return [*found, *device.glob("quarantined/**/*.data"), *device.glob("quarantined/**/*.db")]
 
 
 def _unlike(objects: dict[Name, Told], containers: dict[tuple[str, str], Container]) -> list[str]:

@@ -460,10 +460,12 @@ def _sync(path: Path) -> None:
 
 
 def _make(path: Path, schema: str, info: Info) -> None:
-    """A new database: made whole beside its place, then moved there, so that nobody ever finds half of one."""
+    """A new database: made whole where a start sweeps, then moved to its place, so that nobody ever finds half of one."""
     made = [folder for folder in path.parents[:4] if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid4().hex}.draft")
+    temporary = path.parents[4] / "tmp"
+    temporary.mkdir(exist_ok=True)
+    draft = temporary / f"{uuid4().hex}.db"
     try:
         conn = sqlite3.connect(draft, isolation_level=None)
         try:
