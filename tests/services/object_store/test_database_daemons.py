@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cumulet.services.object_store.message import Response
+from cumulet.services.object_store.node import BackendRequest, Device
 from tests.services.object_store.databases import Node
 from tests.services.object_store.stores import Store
 
@@ -70,6 +73,37 @@ async def test_what_was_reported_is_not_reported_again_after_a_stop(tmp_path: Pa
     async with Node(tmp_path) as node:
         await node.catalogue.report_all()
         assert not node.calls
+
+
+async def test_a_change_that_is_taken_back_during_a_report_is_reported_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, never = asyncio.Event(), asyncio.Event()
+    async with Node(tmp_path / "alive") as node:
+        await node("PUT", "a")
+        await node("PUT", "a/c")
+        await node.put_object("a/c/stays", 1)
+        await node.catalogue.reports.deliver()
+        call = node.nodes.call
+
+        async def unanswered(device: Device, request: BackendRequest) -> Response:
+            reply = await call(device, request)
+            told.set()
+            await never.wait()
+            return reply
+
+        await node.put_object("a/c/goes", 5)
+        monkeypatch.setattr(node.nodes, "call", unanswered)
+        report = asyncio.create_task(node.catalogue.reports.deliver())
+        await told.wait()
+        await node("DELETE", "a/c/goes")  # now the container is as it was when its report was answered last
+        shutil.copytree(tmp_path / "alive", tmp_path / "crashed")
+        never.set()
+        await report
+    async with Node(tmp_path / "crashed") as node:
+        assert (await node("HEAD", "a")).headers["X-Account-Bytes-Used"] == "6"
+        await node.catalogue.report_all()
+        assert (await node("HEAD", "a")).headers["X-Account-Bytes-Used"] == "1"
 
 
 async def test_wrong_counts_are_made_right(node: Node, caplog: pytest.LogCaptureFixture) -> None:

@@ -72,10 +72,9 @@ class Node:
         return reply.status, reply.headers, await drain(reply)
 
     def files(self) -> list[str]:
-        """All files below the device, hash directories without their parents."""
-        return sorted(
-            str(path.relative_to(self.root / "sda")) for path in (self.root / "sda").rglob("*") if path.is_file()
-        )
+        """All files below the device, but for what is noted of what goes on."""
+        found = [path for path in (self.root / "sda").rglob("*") if path.is_file() and path.name != "intents"]
+        return sorted(str(path.relative_to(self.root / "sda")) for path in found)
 
 
 async def pieces(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:

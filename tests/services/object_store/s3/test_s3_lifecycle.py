@@ -10,6 +10,7 @@ from cumulet.services.object_store.s3.lifecycle import Rule, midnight_after
 from cumulet.services.object_store.s3.lifecycle_work import Lifecycles
 from tests.services.object_store.s3.conftest import S3Cloud
 from tests.services.object_store.s3.test_s3_bucket import code, keys
+from tests.services.object_store.s3.test_s3_multipart import begun, completed, cut_off, part
 
 RULES = [
     {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 30}},
@@ -127,6 +128,19 @@ def test_uploads_end(s3: S3Cloud, client: Any, bucket: str) -> None:
     assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
     cloud: Any = s3.cloud.connect("cumulet-demo")
     assert list(cloud.object_store.objects(f"{bucket}+segments")) == []
+
+
+def test_an_object_keeps_its_parts_where_its_upload_was_cut_off_at_the_end(
+    s3: S3Cloud, client: Any, bucket: str
+) -> None:
+    upload = begun(client, bucket)
+    only = part(client, upload, 1, b"part")
+    with cut_off():
+        completed(client, upload, only)
+    put(client, bucket, rule(AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}))
+    later(s3, 3)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+    assert client.get_object(Bucket=bucket, Key="dir/key")["Body"].read() == b"part"
 
 
 def test_objects_end_at_midnight() -> None:

@@ -1,7 +1,9 @@
 """Uploads in parts and their ends, with boto3: by its single calls, and as its own transfers do it."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
+from cumulet.services.object_store.s3 import complete
+from cumulet.services.object_store.s3.errors import S3Error
 from tests.services.object_store.s3.conftest import S3Cloud
 from tests.services.object_store.s3.test_s3_bucket import code, keys
 
@@ -90,6 +94,59 @@ def test_an_upload_that_is_given_up(s3: S3Cloud, client: Any, bucket: str) -> No
     assert list(cloud.object_store.objects(f"{bucket}+segments")) == []
     begun(client, bucket)
     client.delete_bucket(Bucket=bucket)  # what goes on in it goes with it
+
+
+@contextlib.contextmanager
+def cut_off() -> Iterator[None]:
+    """Uploads are not completed to the end: their objects are made, what stands for them stays."""
+
+    async def forget(*_: Any) -> None:
+        raise S3Error("InternalError")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(complete, "forget", forget)
+        with pytest.raises(ClientError):
+            yield
+
+
+@pytest.mark.parametrize("versions", [False, True])
+def test_an_upload_that_was_cut_off_after_its_object_was_made(client: Any, bucket: str, versions: bool) -> None:
+    if versions:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    upload = begun(client, bucket)
+    parts = [part(client, upload, 1, FIRST), part(client, upload, 2, LAST)]
+    for _ in range(2):
+        with cut_off():
+            completed(client, upload, *parts)
+    assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == 1
+    newer = client.put_object(Bucket=bucket, Key="dir/key", Body=b"newer") if versions else {}
+    with pytest.raises(ClientError) as refused:
+        client.abort_multipart_upload(**upload)
+    assert code(refused) == "NoSuchUpload"
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+    if versions:
+        client.delete_object(Bucket=bucket, Key="dir/key", VersionId=newer["VersionId"])
+    assert client.get_object(Bucket=bucket, Key="dir/key")["Body"].read() == FIRST + LAST
+
+
+def test_an_upload_that_was_cut_off_is_completed_again(client: Any, bucket: str) -> None:
+    upload = begun(client, bucket)
+    parts = [part(client, upload, 1, FIRST), part(client, upload, 2, LAST)]
+    with cut_off():
+        completed(client, upload, *parts)
+    completed(client, upload, *parts)
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=bucket)
+    assert client.get_object(Bucket=bucket, Key="dir/key")["Body"].read() == FIRST + LAST
+
+
+def test_an_abort_that_was_cut_off_is_made_again(s3: S3Cloud, client: Any, bucket: str) -> None:
+    upload = begun(client, bucket)
+    for number in (1, 2, 3):
+        part(client, upload, number, LAST)
+    cloud: Any = s3.cloud.connect("cumulet-demo")
+    cloud.object_store.delete_object(f"dir/key/{upload['UploadId']}/1", container=f"{bucket}+segments")
+    client.abort_multipart_upload(**upload)
+    assert list(cloud.object_store.objects(f"{bucket}+segments")) == []
 
 
 def test_uploads_that_cannot_be_completed(client: Any, bucket: str) -> None:

@@ -11,8 +11,10 @@ from urllib.parse import quote
 import msgspec
 
 from cumulet.services.object_store.message import Headers, Response
+from cumulet.services.object_store.names import Timestamp
+from cumulet.services.object_store.s3.completed import made_of
 from cumulet.services.object_store.s3.errors import S3Error, not_implemented
-from cumulet.services.object_store.s3.multipart import parts_of_upload, upload_head
+from cumulet.services.object_store.s3.multipart import forget, parts_of_upload, upload_head
 from cumulet.services.object_store.s3.request import ETAG_OVERRIDE, SEGMENTS, SYSMETA, S3Request, translated, xml_reply
 from cumulet.services.object_store.s3.told import SMALLEST_PART
 from cumulet.services.object_store.s3.xml import Shape, document, leaf, value
@@ -26,7 +28,7 @@ _KEPT = ("Content-Encoding", "Content-Language", "Content-Disposition", "Expires
 async def complete_upload(s3: S3Request) -> Response:
     """Make an object of the parts of an upload. Doing it twice is no error."""
     s3.need_key()
-    await s3.info()
+    info = await s3.info()
     if s3.headers.get("If-None-Match", "*") != "*" or any(
         name in s3.headers for name in ("If-Match", "If-Modified-Since", "If-Unmodified-Since")
     ):
@@ -40,7 +42,12 @@ async def complete_upload(s3: S3Request) -> Response:
         raise S3Error("InvalidRequest", "You must specify at least one part")
     wanted = _wanted(found, upload)
     etag = _etag([one for _, one in wanted])
-    before = head.headers.get(f"{SYSMETA}Etag", "") if not going_on else ""
+    made = None if going_on else head
+    if going_on and info.sysmeta.get("versions-container"):
+        # Of one that was cut off here before no second version is made: both would have the same parts.
+        begun = Timestamp.parse(head.headers.get("X-Timestamp", "0")).iso
+        made = await made_of(s3.app, s3.account, s3.bucket, s3.key, upload, begun=begun, versions=True)
+    before = made.headers.get(f"{SYSMETA}Etag", "") if made is not None else ""
     if before and before != etag:
         raise S3Error("NoSuchUpload", UploadId=upload)
     version = ""
@@ -48,7 +55,8 @@ async def complete_upload(s3: S3Request) -> Response:
         manifest = await _manifest(s3, upload, wanted)
         response = await _put(s3, upload, manifest, _headers(s3, head, upload, etag))
         version = translated(response).headers.get("x-amz-version-id", "")
-        await _forget(s3, upload)
+    if going_on:
+        await forget(s3, f"{s3.key}/{upload}")
     location = f"{s3.front.base_url}{quote(s3.front.raw_path, safe='/%~')}"
     told = (leaf("Location", location), leaf("Bucket", s3.bucket), leaf("Key", s3.key), leaf("ETag", f'"{etag}"'))
     reply = xml_reply(document("CompleteMultipartUploadResult", *told))
@@ -135,11 +143,3 @@ async def _put(s3: S3Request, upload: str, manifest: list[dict[str, Any]], heade
         if error.code == "InvalidRequest" and ("Etag Mismatch" in error.message or "404 Not Found" in error.message):
             raise S3Error("InvalidPart", UploadId=upload) from None
         raise
-
-
-async def _forget(s3: S3Request, upload: str) -> None:
-    try:
-        await s3.ask("DELETE", s3.bucket + SEGMENTS, f"{s3.key}/{upload}")
-    except S3Error as error:
-        if error.code != "NoSuchKey":
-            raise

@@ -12,6 +12,7 @@ from typing import Any
 
 from cumulet.services.object_store.message import Handler, Response, ask, drain
 from cumulet.services.object_store.names import Timestamp
+from cumulet.services.object_store.s3.completed import made_of
 from cumulet.services.object_store.s3.lifecycle import Rule, midnight_after, rules_of
 from cumulet.services.object_store.s3.lifecycle_register import entries, own_request, registered, strike
 from cumulet.services.object_store.s3.request import BUCKET_SYSMETA, DELETE_MARKER, SEGMENTS, is_slo
@@ -46,12 +47,11 @@ class Lifecycles:
         for rule in rules:
             if rule.days is not None or rule.date:
                 await self._end_objects(account, bucket, rule, now)
-            if head.headers.get("X-Container-Sysmeta-Versions-Enabled") and (
-                rule.noncurrent is not None or rule.markers
-            ):
+            versions = bool(head.headers.get("X-Container-Sysmeta-Versions-Enabled"))
+            if versions and (rule.noncurrent is not None or rule.markers):
                 await self._end_versions(account, bucket, rule, now)
             if rule.uploads is not None:
-                await self._end_uploads(account, bucket, rule, now)
+                await self._end_uploads(account, bucket, rule, now, versions=versions)
 
     async def _end_objects(self, account: str, bucket: str, rule: Rule, now: datetime) -> None:
         async for one in entries(self.app, account, bucket, prefix=rule.prefix):
@@ -88,17 +88,24 @@ class Lifecycles:
         if found:
             yield found[0]["name"], found
 
-    async def _end_uploads(self, account: str, bucket: str, rule: Rule, now: datetime) -> None:
-        """An upload that nobody ends is aborted: first what stands for it goes, then its parts."""
-        parts, ended = bucket + SEGMENTS, set()
+    async def _end_uploads(self, account: str, bucket: str, rule: Rule, now: datetime, *, versions: bool) -> None:
+        """An upload that nobody ends is aborted: its parts go, then what stands for it. One that was completed, and cut off
+        there, keeps its parts."""
+        parts, ended, done = bucket + SEGMENTS, dict[str, None](), list[str]()
         async for one in entries(self.app, account, parts, prefix=rule.prefix):
-            upload, _, last = one["name"].rpartition("/")
+            key, _, last = one["name"].rpartition("/")
             if one.get("content_type") == "application/directory" and not last.isdigit():
                 if midnight_after(_modified(one), rule.uploads or 0) <= now:
-                    ended.add(one["name"])
-                    await self._ask("DELETE", account, parts, one["name"])
-            elif upload in ended:
+                    begun = one["last_modified"]
+                    made = await made_of(self.app, account, bucket, key, last, begun=begun, versions=versions)
+                    if made is None:
+                        ended[one["name"]] = None
+                    else:
+                        done.append(one["name"])
+            elif key in ended:
                 await self._ask("DELETE", account, parts, one["name"])
+        for name in (*ended, *done):
+            await self._ask("DELETE", account, parts, name)
 
     async def _delete(self, account: str, bucket: str, name: str, modified: str, version: str = "") -> None:
         query = {"version-id": version} if version else {}

@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 from cumulet.services.object_store.conditional import spans
 from cumulet.services.object_store.message import Headers, Response
+from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.s3.bucket import listing, owner_xml
+from cumulet.services.object_store.s3.completed import made_of
 from cumulet.services.object_store.s3.errors import S3Error, invalid_argument
 from cumulet.services.object_store.s3.listing import text_param
 from cumulet.services.object_store.s3.object import (
@@ -189,21 +191,36 @@ def _encoding(s3: S3Request) -> str:
 
 
 async def abort_upload(s3: S3Request) -> Response:
-    """End an upload; its parts are deleted."""
+    """End an upload; its parts are deleted. Until they are it can be aborted again, if this is cut off."""
     s3.need_key()
-    await s3.info()
-    _, going_on = await upload_head(s3)
+    info = await s3.info()
+    upload = s3.param("uploadId") or ""
+    head, going_on = await upload_head(s3)
     if not going_on:
-        raise S3Error("NoSuchUpload", UploadId=s3.param("uploadId") or "")
-    parts = s3.bucket + SEGMENTS
-    await s3.ask("DELETE", parts, f"{s3.key}/{s3.param('uploadId')}")
-    for one in await parts_of_upload(s3):
-        try:
-            await s3.ask("DELETE", parts, one["name"])
-        except S3Error as error:
-            if error.code != "NoSuchKey":
-                raise
+        raise S3Error("NoSuchUpload", UploadId=upload)
+    begun = Timestamp.parse(head.headers.get("X-Timestamp", "0")).iso
+    versions = bool(info.sysmeta.get("versions-container"))
+    if await made_of(s3.app, s3.account, s3.bucket, s3.key, upload, begun=begun, versions=versions):
+        await forget(s3, f"{s3.key}/{upload}")
+        raise S3Error("NoSuchUpload", UploadId=upload)
+    await _forget_parts(s3)
+    await forget(s3, f"{s3.key}/{upload}")
+    await _forget_parts(s3)  # what has come meanwhile
     return Response(204)
+
+
+async def _forget_parts(s3: S3Request) -> None:
+    for one in await parts_of_upload(s3):
+        await forget(s3, one["name"])
+
+
+async def forget(s3: S3Request, name: str) -> None:
+    """Delete a part, or what stands for an upload, if it is there."""
+    try:
+        await s3.ask("DELETE", s3.bucket + SEGMENTS, name)
+    except S3Error as error:
+        if error.code != "NoSuchKey":
+            raise
 
 
 async def list_uploads(s3: S3Request) -> Response:

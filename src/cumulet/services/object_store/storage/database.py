@@ -38,6 +38,11 @@ CREATE TABLE sync (remote TEXT NOT NULL, incoming INTEGER NOT NULL, point INTEGE
 """
 
 
+Reported = tuple[str, str, int, int, int]
+"""Of a container: when it was made and deleted, its objects and bytes, the number of its last change. Without that a change
+which is taken back while a report is on its way would look like one that was reported."""
+
+
 class Stat(Struct, frozen=True):
     """How much there is under one storage policy. `containers` is 0 in a container's own database."""
 
@@ -51,8 +56,8 @@ class Stat(Struct, frozen=True):
 
 class Info(Struct, frozen=True, omit_defaults=True):
     """What a database says of itself. `metadata` is by header's name: the value and when it was said, "" a removed one.
-    `hash` is made of all rows, whatever their order; `sequence` numbers the changes of rows. `reported` is what the account
-    was last told of a container."""
+    `hash` is made of all rows, whatever their order; `sequence` numbers the changes of rows. `told` is what the account
+    was last told of a container, and which change that was after."""
 
     account: str
     container: str = ""
@@ -67,7 +72,7 @@ class Info(Struct, frozen=True, omit_defaults=True):
     stats: dict[int, Stat] = {}
     hash: str = NO_HASH
     sequence: int = 0
-    reported: tuple[str, str, int, int] | None = None
+    told: Reported | None = None
     sync_points: tuple[int, int] = (-1, -1)
     reconciled: int = 0
 
@@ -125,7 +130,7 @@ class Database:
         self.schema = schema
         self.memo: Any = None
         """What a server has made of `info` and keeps until it changes."""
-        self.reported: tuple[str, str, int, int] | None = None
+        self.reported: Reported | None = None
         """What its account was told last."""
         self._pool = pool
         self._used = used
@@ -259,7 +264,7 @@ class Database:
             outcomes = all_of_it(unit)
             if unit.info is not before:
                 if self.reported is not None:
-                    unit.change(reported=self.reported)
+                    unit.change(told=self.reported)
                 conn.execute("UPDATE info SET data = ?", (_encode(unit.info).decode(),))
             conn.execute("COMMIT")
         except BaseException:
@@ -313,7 +318,7 @@ class Database:
     def _known(self, info: Info) -> None:
         self._info, self.memo = info, None
         if self.reported is None:
-            self.reported = info.reported
+            self.reported = info.told
 
     def _still_there(self) -> None:
         """Forget all that is known of a file which is another one by now: a device was emptied, a copy has come."""
@@ -336,10 +341,10 @@ class Database:
 
     def _keep_reported(self) -> None:
         """Write what the account was told, so that it need not be told again."""
-        if self._writer is None or self._info is None or self.reported in (None, self._info.reported):
+        if self._writer is None or self._info is None or self.reported in (None, self._info.told):
             return
         if _identity(self.name) == self._file:
-            self._info = replace(self._info, reported=self.reported)
+            self._info = replace(self._info, told=self.reported)
             self._writer.execute("UPDATE info SET data = ?", (_encode(self._info).decode(),))
 
     def _let_go(self) -> None:
@@ -473,10 +478,12 @@ def _sync(path: Path) -> None:
 
 
 def _make(path: Path, schema: str, info: Info) -> None:
-    """A new database: made whole beside its place, then moved there, so that nobody ever finds half of one."""
+    """A new database: made whole where a start sweeps, then moved to its place, so that nobody ever finds half of one."""
     made = [folder for folder in path.parents[:4] if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{uuid4().hex}.draft")
+    temporary = path.parents[4] / "tmp"
+    temporary.mkdir(exist_ok=True)
+    draft = temporary / f"{uuid4().hex}.db"
     try:
         conn = sqlite3.connect(draft, isolation_level=None)
         try:

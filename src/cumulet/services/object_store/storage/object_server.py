@@ -22,6 +22,7 @@ from cumulet.services.object_store.node import BackendRequest, Nodes
 from cumulet.services.object_store.storage import object_file, suffix_hashes
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
 from cumulet.services.object_store.storage.hot import Hot
+from cumulet.services.object_store.storage.intents import Intents
 from cumulet.services.object_store.storage.object_conditions import etag_at, is_wanted_whole
 from cumulet.services.object_store.storage.object_file import (
     SYSMETA,
@@ -72,6 +73,7 @@ class ObjectServer:
         self.devices = devices
         self.salt = salt
         self.updates = Updates(devices, salt, nodes)
+        self.intents = Intents(devices)
         self.hot = Hot(HOT)
         self._cold_until = 0.0
         self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
@@ -230,6 +232,7 @@ class ObjectServer:
         if _takes_long_to_remove(old):
             self.devices.threads.run(object_file.clean, directory)  # and nobody waits for it
         await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
+        self.intents.settled(directory)
 
     def _put_small(
         self,
@@ -321,11 +324,17 @@ class ObjectServer:
         new: bool = False,
         tidy: bool = True,
     ) -> None:
-        if not writer.commit(directory, name, new=new):
-            raise Refusal(_conflict(timestamp))
-        if tidy:
-            object_file.clean(directory)
-        suffix_hashes.changed(directory)
+        """Name what was written. Once its container has been told, `intents.settled` has to be said."""
+        self.intents.note(directory)
+        try:
+            if not writer.commit(directory, name, new=new):
+                raise Refusal(_conflict(timestamp))
+            if tidy:
+                object_file.clean(directory)
+            suffix_hashes.changed(directory)
+        except BaseException:
+            self.intents.settled(directory)
+            raise
 
     async def _told_of_put(
         self,
@@ -382,6 +391,7 @@ class ObjectServer:
             "X-Etag": found.metadata["ETag"],
         }
         await self.updates.tell("PUT", named, asked, overridden(told, found.metadata))
+        self.intents.settled(directory)
         headers = Headers({"X-Backend-Content-Type": kind, "X-Backend-Timestamp": timestamp.internal})
         headers.extend((name, value) for name, value in found.metadata.items() if name.lower().startswith(SYSMETA))
         return Response(202, b"", headers)
@@ -430,6 +440,7 @@ class ObjectServer:
             if old := int(metadata.get("X-Delete-At") or 0):
                 await self.updates.schedule(named, asked, metadata, old, 0, timestamp)
             await self.updates.tell("DELETE", named, asked, {"X-Timestamp": timestamp.internal})
+            self.intents.settled(directory)
         headers = {
             "X-Backend-Timestamp": max(last, timestamp).internal,
             "X-Backend-Content-Type": metadata.get("Content-Type", ""),

@@ -77,7 +77,9 @@ class Updates:
         for task in tasks:
             self._going.add(task)
             task.add_done_callback(self._going.discard)
-        await asyncio.wait(tasks, timeout=PATIENCE)
+        _, late = await asyncio.wait(tasks, timeout=PATIENCE)
+        if late:  # what is only in memory would not outlive this process
+            await self.keep(named, update)
 
     async def _one(self, named: Named, update: Update, device: Device, partition: int) -> None:
         account, container = update.target
@@ -125,7 +127,7 @@ class Updates:
         if new:
             await self._enqueue(named, asked, metadata, new, timestamp)
         if old and old != new and asked.get("X-Backend-Clean-Expiring-Object-Queue", "t").lower() not in FALSE:
-            update = self._entry("DELETE", named, old, timestamp, {})
+            update = self.entry("DELETE", named, old, timestamp, {})
             await self.keep(named, update)
 
     async def _enqueue(self, named: Named, asked: Headers, metadata: Metadata, at: int, timestamp: Timestamp) -> None:
@@ -133,15 +135,16 @@ class Updates:
             return  # enough other nodes are told to
         hosts, names = _listed(asked["X-Delete-At-Host"]), _listed(asked.get("X-Delete-At-Device"))
         partition = asked.get("X-Delete-At-Partition")
-        update = self._entry("PUT", named, at, timestamp, metadata, asked.get("X-Delete-At-Container", ""))
+        update = self.entry("PUT", named, at, timestamp, metadata, asked.get("X-Delete-At-Container", ""))
         if not (hosts and partition and len(hosts) == len(names)):
             await self.keep(named, update)
             return
         await self._bring(named, update, {}, hosts, names, int(partition))
 
-    def _entry(
+    def entry(
         self, method: str, named: Named, at: int, timestamp: Timestamp, metadata: Metadata, container: str = ""
     ) -> Update:
+        """The update of an object's entry in the queue of a time."""
         path = (named.account, named.container, named.object)
         container = container or expiring.queue_container(self.salt, at, *path)
         headers = {"X-Backend-Storage-Policy-Index": "0", "X-Timestamp": timestamp.internal}

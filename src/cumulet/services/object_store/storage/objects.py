@@ -11,6 +11,7 @@ from cumulet.services.object_store.storage.auditor import Auditor
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_replicator import ObjectReplicator
 from cumulet.services.object_store.storage.object_server import ObjectServer
+from cumulet.services.object_store.storage.recovery import Recovery
 from cumulet.services.object_store.storage.updater import Updater
 
 DAY = 86400
@@ -35,6 +36,7 @@ class Objects:
         self.server = ObjectServer(devices, cluster.salt, nodes)
         age = settings.object_reclaim_age
         self.updater = Updater(devices, cluster.salt, nodes, lambda: cluster.rings, reclaim_age=age)
+        self.recovery = Recovery(devices, self.server.intents, self.server.updates, self.updater)
         self.auditor = Auditor(
             devices,
             lambda: list(cluster.rings.objects),
@@ -53,13 +55,20 @@ class Objects:
 
     async def start(self) -> None:
         await in_thread(self.devices.sweep)
+        await self.recovery.run()
         told = self.settings
         self.tasks.every("object updater", told.object_update_interval, self.updater.run)
+        self.tasks.every("objects that a crash has left", told.object_update_interval, self._recover)
         self.tasks.every("object replicator", told.object_replication_interval, self.replicator.run)
         self.tasks.every("tombstones", min(DAY, told.object_reclaim_age), self.replicator.reclaim)
         self.tasks.every("object auditor", told.object_audit_interval, self.auditor.run)
         self.tasks.every("object auditor (fast)", told.object_audit_interval, self.auditor.run_fast)
 
+    async def _recover(self) -> None:
+        await self.recovery.run()
+        await self.recovery.search()
+
     async def stop(self) -> None:
         await self.tasks.stop()
         await self.server.updates.settle()
+        await in_thread(self.server.intents.close)

@@ -172,7 +172,7 @@ def _adopt(draft: Path) -> Info:
         info = _decode_info(conn.execute("SELECT data FROM info").fetchone()[0])
         conn.execute("BEGIN IMMEDIATE")
         hear(conn, info.id, info.sequence)
-        adopted = replace(info, id=uuid4().hex, reported=None)
+        adopted = replace(info, id=uuid4().hex, told=None)
         conn.execute("UPDATE info SET data = ?", (encode(adopted).decode(),))
         conn.execute("COMMIT")
     finally:

@@ -14,7 +14,7 @@ from cumulet.services.object_store.message import Headers, Response
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device, Kind, Nodes, Rings
 from cumulet.services.object_store.policies import Policies
-from cumulet.services.object_store.storage.database import Database, Info, Missing
+from cumulet.services.object_store.storage.database import Database, Info, Missing, Reported
 
 log = logging.getLogger("cumulet.object_store.reports")
 
@@ -22,8 +22,6 @@ SOON = 0.25
 """Seconds in which changes are collected before they are reported."""
 AT_ONCE = 64
 """Containers whose reports are on their way at the same time."""
-
-Reported = tuple[str, str, int, int]
 
 
 class Cluster(Protocol):
@@ -133,4 +131,4 @@ class Reports:
 
 
 def reported(info: Info) -> Reported:
-    return info.put_timestamp, info.delete_timestamp, info.own.objects, info.own.bytes
+    return info.put_timestamp, info.delete_timestamp, info.own.objects, info.own.bytes, info.sequence

@@ -51,7 +51,7 @@ class Updater:
             log.error("%s is no update: removed", path)
             await in_thread(os.unlink, path)
             return
-        told = await self._tell(update)
+        told = await self.tell(update)
         if told is None:
             self.delivered += 1
             await in_thread(async_pending.forget, path)
@@ -64,7 +64,7 @@ class Updater:
         elif told != update:
             await in_thread(async_pending.rewrite, path, self.devices.temporary(device, policy), told)
 
-    async def _tell(self, update: Update) -> Update | None:
+    async def tell(self, update: Update) -> Update | None:
         """Tell every copy of the container that was not told yet. None if all of them know it now, else what is left."""
         account, container = update.target
         ring = self.rings().container

@@ -1,0 +1,92 @@
+"""What this node is about to do to objects, noted so that a crash in the middle can be made good (`recovery.py`).
+
+An object has its name on the disk before its container is told, so a program that is killed in between leaves one that can be
+read and is not listed. `<device>/intents` names the hash directories in which something is going on: a line of 64 bytes for
+each, written over once it is over. Nothing waits for it to be synced: what a process has written outlives it, and after a
+power cut the file's time of change says since when to look.
+"""
+
+import contextlib
+import os
+import re
+import threading
+
+from cumulet.services.object_store.storage.devices import Devices
+
+FILE = "intents"
+LINE = 64
+_PATH = re.compile(r"objects(-\d+)?/\d+/[0-9a-f]{3}/[0-9a-f]{32}")
+
+
+class Intents:
+    """The intents of a node. What one process has left is moved aside before another one writes its own."""
+
+    def __init__(self, devices: Devices) -> None:
+        self._devices = devices
+        self._lock = threading.Lock()
+        self._free: dict[str, list[int]] = {}
+        self._used: dict[str, int] = {}
+        self._going_on: dict[str, list[int]] = {}
+
+    def note(self, directory: str) -> None:
+        """Something is about to be named in a hash directory. In a thread."""
+        device, _, path = directory[len(self._devices.root) + 1 :].partition("/")
+        with self._lock:
+            if device not in self._free:
+                self._begin(device)
+            free = self._free[device]
+            if free:
+                line = free.pop()
+            else:
+                line = self._used[device]
+                self._used[device] += 1
+            self._going_on.setdefault(directory, []).append(line)
+        with contextlib.suppress(OSError):  # of a device that fails, which what follows will say
+            handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(handle, path.encode().ljust(LINE - 1) + b"\n", line * LINE)
+            finally:
+                os.close(handle)
+
+    def settled(self, directory: str) -> None:
+        """What was noted last of a hash directory is done, and told."""
+        device = directory[len(self._devices.root) + 1 :].partition("/")[0]
+        with self._lock:
+            lines = self._going_on[directory]
+            self._free[device].append(lines.pop())
+            if not lines:
+                del self._going_on[directory]
+
+    def left(self, device: str) -> list[str]:
+        """The files of a device that hold what was going on when a program ended."""
+        with self._lock:
+            if device not in self._free:
+                self._begin(device)
+        names = os.listdir(f"{self._devices.root}/{device}")
+        return [f"{self._devices.root}/{device}/{name}" for name in names if name.startswith(f"{FILE}.")]
+
+    def close(self) -> None:
+        """The program ends, and nothing is going on any more."""
+        with self._lock:
+            if not self._going_on:
+                for device in self._free:
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._file(device))
+            self._free.clear()
+
+    def _begin(self, device: str) -> None:
+        """The first time that a device is seen: put aside what is there."""
+        self._free[device], self._used[device] = [], 0
+        file = self._file(device)
+        with contextlib.suppress(OSError):
+            os.rename(file, f"{file}.{os.stat(file).st_mtime_ns}")
+
+    def _file(self, device: str) -> str:
+        return f"{self._devices.root}/{device}/{FILE}"
+
+
+def read(file: str) -> list[str]:
+    """The hash directories that a file of intents names."""
+    with open(file, "rb") as held:
+        lines = held.read().decode(errors="replace").split("\n")
+    return sorted({f"{os.path.dirname(file)}/{line.rstrip()}" for line in lines if _PATH.fullmatch(line.rstrip())})
