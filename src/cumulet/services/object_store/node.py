@@ -29,6 +29,7 @@ class BackendRequest:
     query: Query = field(default_factory=lambda: Query(""))
     body: AsyncIterator[bytes] | None = None
     trailer: Trailer | None = None  # of a PUT of an object: more metadata, asked when the body is read
+    told_again: bool = False  # after a power cut, by this same host: so it may be answered before it is on the disk
 
     @property
     def policy(self) -> int:

@@ -220,7 +220,7 @@ class ContainerServer(DatabaseServer):
                 status_changed_at=made,
                 policy=policy,
             )
-        await database.write(lambda unit: container_rows.apply(unit, rows), new)
+        await database.write(lambda unit: container_rows.apply(unit, rows), new, lasts=not request.told_again)
         self.reports.changed(request.account, request.container, database)
 
     async def _report(self, request: BackendRequest, database: Database) -> None:

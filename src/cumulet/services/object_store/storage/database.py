@@ -1,8 +1,10 @@
 """One SQLite file: its connections, its group commit, and what is always known of it.
 
 All that waits to be written to a database is one transaction and one fsync (`synchronous=FULL`, WAL): whoever wrote is told
-after it. What a database says of itself (`Info`: timestamps, metadata, counts) is one row, held in memory while the file is
-unchanged, so that asking for it costs no look at the disk. A file that SQLite finds damaged is put aside and said.
+after it. Where all of it would be told again after a power cut there is no fsync (`NORMAL`): it outlives the process all the
+same, and lasts when SQLite merges its log into the file. What a database says of itself (`Info`: timestamps, metadata, counts)
+is one row, held in memory while the file is unchanged, so that asking for it costs no look at the disk. A file that SQLite
+finds damaged is put aside and said.
 """
 
 import asyncio
@@ -15,7 +17,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -118,7 +120,15 @@ class Full(Exception):
 
 
 Work = Callable[[Unit], Any]
-Waiting = tuple[Work, "Info | None", "asyncio.Future[Any]"]
+
+
+class Waiting(NamedTuple):
+    """Work for a transaction, and who waits for it."""
+
+    work: Work
+    new: Info | None
+    future: "asyncio.Future[Any]"
+    lasts: bool
 
 
 class Database:
@@ -139,6 +149,8 @@ class Database:
         self._lock = threading.RLock()
         self._reading_lock = threading.Lock()
         self._writer: sqlite3.Connection | None = None
+        self._synced = True
+        """Whether transactions are on the disk when they are over."""
         self._readers: list[sqlite3.Connection] = []
         self._reading = 0
         self._waiting: list[Waiting] = []
@@ -178,14 +190,14 @@ class Database:
         self._used(self)
         return await self._in_pool(self._read, work)
 
-    async def write(self, work: Callable[[Unit], T], new: Info | None = None) -> T:
+    async def write(self, work: Callable[[Unit], T], new: Info | None = None, *, lasts: bool = True) -> T:
         """Do `work` in a transaction, together with all that waits; return when it lasts. Where there is no database, one is
         made that says `new` of itself; Missing where that is None. What `work` raises undoes its own part alone; then the rest
-        is done again, so it must not do anything but what the transaction undoes."""
+        is done again, so it must not do anything but what the transaction undoes. Without `lasts` a power cut may undo it."""
         self._used(self)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append((work, new, future))
+        self._waiting.append(Waiting(work, new, future, lasts))
         if not self._writing:
             self._writing = True
             self._next(loop)
@@ -214,13 +226,13 @@ class Database:
             self._next(loop)
         else:
             self._writing = False
-        for (_, _, future), (good, value) in zip(batch, outcomes, strict=True):
-            if future.done():
+        for waiting, (good, value) in zip(batch, outcomes, strict=True):
+            if waiting.future.done():
                 continue
             if good:
-                future.set_result(value)
+                waiting.future.set_result(value)
             else:
-                future.set_exception(value)
+                waiting.future.set_exception(value)
 
     # In threads of the pool
 
@@ -236,22 +248,33 @@ class Database:
     def _transaction(self, batch: list[Waiting]) -> list[tuple[bool, Any]]:
         self._still_there()
         fresh = False
-        if self._writer is None:
-            if not self.path.exists():
-                fresh = True
-                new = next((new for _, new, _ in batch if new is not None), None)
-                if new is None or not self.path.parents[4].is_dir():
-                    raise self._missing()
-                _make(self.path, self.schema, replace(new, id=new.id or uuid4().hex))
-            self._writer = _connect(self.path)
-            self._file = _identity(self.path)
-        works = [work for work, _, _ in batch]
+        if self._writer is None and not self.path.exists():
+            fresh = True
+            new = next((waiting.new for waiting in batch if waiting.new is not None), None)
+            if new is None or not self.path.parents[4].is_dir():
+                raise self._missing()
+            _make(self.path, self.schema, replace(new, id=new.id or uuid4().hex))
+        conn = self._opened()
+        self._sync(conn, any(waiting.lasts for waiting in batch))
         try:
-            return self._done(self._writer, fresh, lambda unit: [(True, _alone(unit, work)) for work in works])
+            return self._done(conn, fresh, lambda unit: [(True, _alone(unit, waiting.work)) for waiting in batch])
         except sqlite3.Error:
             raise
         except Exception:  # noqa: BLE001 - rare: what fails is found, and the rest is done without it
-            return self._done(self._writer, fresh, lambda unit: [_attempt(unit, work) for work in works])
+            return self._done(conn, fresh, lambda unit: [_attempt(unit, waiting.work) for waiting in batch])
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection that writes."""
+        if self._writer is None:
+            self._writer, self._synced = _connect(self.path), True
+            self._file = _identity(self.path)
+        return self._writer
+
+    def _sync(self, conn: sqlite3.Connection, lasts: bool) -> None:
+        """Have transactions on the disk when they are over, or not."""
+        if lasts != self._synced:
+            conn.execute(f"PRAGMA synchronous = {'FULL' if lasts else 'NORMAL'}")
+            self._synced = lasts
 
     def _done(
         self, conn: sqlite3.Connection, fresh: bool, all_of_it: Callable[[Unit], list[tuple[bool, Any]]]
@@ -279,12 +302,9 @@ class Database:
         with self._lock, self._explained():
             self._still_there()
             if self._info is None:
-                if self._writer is None:
-                    if not self.path.exists():
-                        raise self._missing()
-                    self._writer = _connect(self.path)
-                    self._file = _identity(self.path)
-                self._known(_load(self._writer))
+                if self._writer is None and not self.path.exists():
+                    raise self._missing()
+                self._known(_load(self._opened()))
             assert self._info is not None
             return self._info
 
@@ -362,8 +382,7 @@ class Database:
             self._still_there()
             if not self.path.exists():
                 return True
-            self._writer = self._writer or _connect(self.path)
-            if not still(_load(self._writer)):
+            if not still(_load(self._opened())):
                 return False
             self._let_go()
             self._unknown()

@@ -580,8 +580,8 @@ def _seal(request: BackendRequest, metadata: Metadata, etag: str, length: int) -
 
 
 def _takes_long_to_remove(old: Metadata) -> bool:
-    """Whether an object's file is so large that nobody should wait until it is gone. One that stays because of a crash goes with
-    the next change of the object, or when its suffix is hashed."""
+    """Whether an object's file is so large that nobody should wait until it is gone. One that stays because of a crash goes
+    with the next change of the object, or when its suffix is hashed."""
     return int(old.get("Content-Length") or 0) > LARGE
 
 

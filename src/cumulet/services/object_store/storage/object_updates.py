@@ -92,6 +92,7 @@ class Updates:
             container,
             update.object,
             Headers(update.headers),
+            told_again=True,  # `recovery.py` does
         )
         try:
             reply = await self.nodes.call(device, request)
