@@ -4,22 +4,35 @@ A file system in an image writes to it what it was told to make last, and holds 
 disk as a power cut would leave it.
 """
 
+import asyncio
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
-from cumulet.services.object_store.storage import file_systems
+from cumulet.services.object_store.storage import file_systems, recovery
 from cumulet.services.object_store.storage.object_file import Writer
+from tests.services.object_store.stores import object_store
 from tests.services.object_store.test_object_server import START, Node
 
 SIZES = {"ext4": 24 << 20, "xfs": 320 << 20}
 OPTIONS = {"ext4": "loop", "xfs": "loop,nouuid"}
 """How they are mounted; a copy of XFS has the name of the first."""
+
+
+def make(image: Path, kind: str) -> None:
+    with image.open("wb") as file:
+        file.truncate(SIZES[kind])
+    subprocess.run([f"mkfs.{kind}", "-q", str(image)], check=True)
+
+
+def cut(image: Path, copy: Path) -> None:
+    subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
 
 
 @contextmanager
@@ -37,9 +50,7 @@ class Disk:
 
     def __init__(self, directory: Path, kind: str) -> None:
         self.directory, self.kind, self.image = directory, kind, directory / "image"
-        with self.image.open("wb") as file:
-            file.truncate(SIZES[kind])
-        subprocess.run([f"mkfs.{kind}", "-q", str(self.image)], check=True)
+        make(self.image, kind)
         self.node = Node(directory / "devices")
         self.node.devices.reserve = 0
         self.place = directory / "devices" / "sda"
@@ -50,7 +61,7 @@ class Disk:
         """A node that finds what is on the disk now."""
         self.cuts += 1
         image = self.directory / f"image{self.cuts}"
-        subprocess.run(["cp", "--sparse=always", str(self.image), str(image)], check=True)
+        cut(self.image, image)
         node = Node(self.directory / f"devices{self.cuts}")
         node.devices.reserve = 0
         with mounted(self.kind, image, self.directory / f"devices{self.cuts}" / "sda"):
@@ -127,3 +138,43 @@ def test_where_nothing_is_known_of_the_file_system_names_are_synced_too(
     assert file_systems._type(os.stat("/proc").st_dev) == "proc"
     assert file_systems._type(0) == ""
     assert not file_systems.names_last_with_files("/proc")
+
+
+async def test_what_a_power_cut_took_from_listings_is_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is not synced when its object's PUT is answered: the object is there, and says that it is to be listed."""
+    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs root and mkfs.ext4 to make a small file system")
+    image, device = tmp_path / "image", Path("object-store/devices/d1")
+    make(image, "ext4")
+    names = [f"o{number}" for number in range(20)]
+    before, after = tmp_path / "before", tmp_path / "after"
+    (before / device).mkdir(parents=True)
+    with mounted("ext4", image, before / device):
+        (before / device / "lost+found").rmdir()
+        async with object_store(before) as store:
+            await store.put("c")
+            await store.put("c/gone", b"x")
+            for name in names:
+                await store.put(f"c/{name}", name.encode())
+            assert (await store("DELETE", "c/gone")).status == 204
+            for copy in ("image1", "image2"):
+                cut(image, tmp_path / copy)
+            shutil.copytree(before, after, ignore=shutil.ignore_patterns("devices"))
+    (after / device).mkdir(parents=True)
+    with mounted("ext4", tmp_path / "image1", after / device):
+        assert len(rows(after / device)) < 20, "the test cuts at the moment that it means to"
+    monkeypatch.setattr(recovery, "_is_of_another_boot", lambda file: True)
+    with mounted("ext4", tmp_path / "image2", after / device):
+        async with object_store(after, object_update_interval=0.2) as store, asyncio.timeout(30):
+            while (await store("GET", "c")).data.decode().split() != sorted(names):
+                await asyncio.sleep(0.1)
+            assert [await store.get(f"c/{name}") for name in names] == [name.encode() for name in names]
+
+
+def rows(device: Path) -> list[str]:
+    """The objects that the container's database names."""
+    [file] = device.glob("containers/*/*/*/*.db")
+    with closing(sqlite3.connect(file)) as database:
+        return [name for (name,) in database.execute("SELECT name FROM object WHERE deleted = 0")]

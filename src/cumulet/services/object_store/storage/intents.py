@@ -12,6 +12,7 @@ import re
 import threading
 
 from cumulet.services.object_store.storage.devices import Devices
+from cumulet.services.object_store.storage.object_file import sync_directory
 
 FILE = "intents"
 LINE = 64
@@ -27,6 +28,7 @@ class Intents:
         self._free: dict[str, list[int]] = {}
         self._used: dict[str, int] = {}
         self._going_on: dict[str, list[int]] = {}
+        self._handles: dict[str, int] = {}
 
     def note(self, directory: str) -> None:
         """Something is about to be named in a hash directory. In a thread."""
@@ -41,12 +43,11 @@ class Intents:
                 line = self._used[device]
                 self._used[device] += 1
             self._going_on.setdefault(directory, []).append(line)
+            handle = self._handles.get(device)
         with contextlib.suppress(OSError):  # of a device that fails, which what follows will say
-            handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.pwrite(handle, path.encode().ljust(LINE - 1) + b"\n", line * LINE)
-            finally:
-                os.close(handle)
+            if handle is None:
+                handle = self._open(device)
+            os.pwrite(handle, path.encode().ljust(LINE - 1) + b"\n", line * LINE)
 
     def settled(self, directory: str) -> None:
         """What was noted last of a hash directory is done, and told."""
@@ -56,6 +57,8 @@ class Intents:
             self._free[device].append(lines.pop())
             if not lines:
                 del self._going_on[directory]
+            if not self._going_on:
+                self._close()
 
     def left(self, device: str) -> list[str]:
         """The files of a device that hold what was going on when a program ended."""
@@ -72,6 +75,7 @@ class Intents:
                 for device in self._free:
                     with contextlib.suppress(OSError):
                         os.unlink(self._file(device))
+            self._close()
             self._free.clear()
 
     def _begin(self, device: str) -> None:
@@ -80,6 +84,26 @@ class Intents:
         file = self._file(device)
         with contextlib.suppress(OSError):
             os.rename(file, f"{file}.{os.stat(file).st_mtime_ns}")
+
+    def _open(self, device: str) -> int:
+        """The file of a device, which a power cut does not take. It is open as long as anything is going on: a device that is
+        idle may be taken away."""
+        with self._lock:
+            handle = self._handles.get(device)
+            if handle is None:
+                try:
+                    handle = os.open(self._file(device), os.O_WRONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                    os.fsync(handle)
+                    sync_directory(f"{self._devices.root}/{device}")
+                self._handles[device] = handle
+            return handle
+
+    def _close(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
 
     def _file(self, device: str) -> str:
         return f"{self._devices.root}/{device}/{FILE}"
