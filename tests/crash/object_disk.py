@@ -20,6 +20,8 @@ from cumulet.services.object_store.storage.object_file import ZERO, Absent
 from cumulet.services.object_store.storage.object_updates import overridden
 
 QUEUE = ".expiring_objects"
+SOON = 60.0
+"""Seconds that the program has for what it does by itself: far more than it takes, but disks may stand still for a while."""
 LATE = 3.0
 """Seconds that the expirer may be late."""
 
@@ -71,7 +73,7 @@ def problems(data: Path) -> list[str]:
     return found
 
 
-def settled(data: Path, seconds: float = 20.0) -> None:
+def settled(data: Path, seconds: float = SOON) -> None:
     """Wait until all parts of a store agree."""
     until = time.monotonic() + seconds
     while found := problems(data):

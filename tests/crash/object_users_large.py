@@ -5,10 +5,9 @@ import tarfile
 import time
 from typing import Any
 
+from tests.crash.object_disk import SOON
 from tests.crash.object_users import User
 
-SOON = 10.0
-"""Seconds that the program has for what it does by itself."""
 JSON = {"Accept": "application/json"}
 
 

@@ -10,6 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from tests.crash.object_disk import SOON
 from tests.crash.object_users import User
 
 PART = 5 << 20
@@ -136,7 +137,7 @@ class Parts(S3User):
 
     def _no_parts_left(self) -> None:
         """Of what was aborted or deleted no part stays; those of deleted objects the expirer takes."""
-        until = time.monotonic() + 10
+        until = time.monotonic() + SOON
         while True:
             names = [row["name"] for row in self.listed(f"{self.bucket}+segments")] if self.begins() else []
             left = {name for name in names if "/".join(name.split("/")[:2]) in self.gone}
@@ -174,7 +175,7 @@ class Rules(S3User):
     def check(self) -> None:
         if self.begun:
             self.do(*self.begun)
-        until = time.monotonic() + 15
+        until = time.monotonic() + SOON
         while (keys := self.keys(self.bucket)) != self.kept.keys():
             assert not self.kept.keys() - keys, f"lost: {self.kept.keys() - keys}"
             assert time.monotonic() < until, f"not ended: {keys - self.kept.keys()}"

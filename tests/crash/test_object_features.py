@@ -18,7 +18,7 @@ from tests.crash.object_users_versions import History, Stack, Versioned
 
 ROUNDS = 4
 USERS = (Versioned, Stack, History, Static, Dynamic, Bulk, Copies, Boxes, Quotas, Expiring, Accounts, Parts, Rules)
-SOON = {
+OFTEN = {
     "CUMULET_OBJECT_UPDATE_INTERVAL": "0.3",
     "CUMULET_OBJECT_EXPIRER_INTERVAL": "0.3",
     "CUMULET_OBJECT_EXPIRER_RATE": "1000",
@@ -30,7 +30,7 @@ SOON = {
 
 @pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
 def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessCloud]:
-    settings = {**SOON, "CUMULET_OBJECT_ENCRYPTION": str(request.param).lower()}
+    settings = {**OFTEN, "CUMULET_OBJECT_ENCRYPTION": str(request.param).lower()}
     cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", environment=settings)
     cloud.start()
     yield cloud
