@@ -59,6 +59,7 @@ log = logging.getLogger("cumulet.program")
 
 SERVICES: tuple[Service, ...] = (IDENTITY, IMAGE, IMAGE_REGISTRY, PLACEMENT, NETWORK, COMPUTE, OBJECT_STORE)
 NAMES = {service.type: service.upstream for service in SERVICES}
+FREE_NAMES = {port: service.free_names for service in SERVICES for port in service.ports}
 
 FURNISHED = "furnished"
 """The flag of a cloud that has had all that a new one is given."""
@@ -134,7 +135,7 @@ class Program:
             self.compute.apis = handlers  # compute's API of old passes some calls on to the others
             began.push_async_callback(self.server.stop)
             for name, handler in handlers.items():
-                await self.server.listen(handler, sockets[name])
+                await self.server.listen(handler, sockets[name], FREE_NAMES.get(name, ()))
             self._began = began.pop_all()
 
     async def _open_database(self) -> None:

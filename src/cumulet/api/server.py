@@ -9,14 +9,16 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
 
+from cumulet.api.field_names import FreeNames
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
-from cumulet.api.protocol import WebServer, method_of
+from cumulet.api.protocol import Protocol, WebServer, method_of
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -84,8 +86,8 @@ class Server:
         self._runners: list[web.ServerRunner] = []
         self.addresses: list[tuple[str, int]] = []
 
-    async def listen(self, handler: Handler, sock: socket.socket) -> web.ServerRunner:
-        """Serve `handler` on a bound socket."""
+    async def listen(self, handler: Handler, sock: socket.socket, free_names: Sequence[str] = ()) -> web.ServerRunner:
+        """Serve `handler` on a bound socket. `free_names` are those of `Service`."""
         port = sock.getsockname()[1] if sock.family != socket.AF_UNIX else 0
 
         async def answer(raw: web.BaseRequest) -> web.StreamResponse:
@@ -105,6 +107,7 @@ class Server:
             max_headers=HEADERS,
             auto_decompress=False,
             lingering_time=5,
+            free=FreeNames(free_names) if free_names else None,
         )
         runner = web.ServerRunner(server, shutdown_timeout=STOP_GRACE)
         await runner.setup()
@@ -148,11 +151,10 @@ def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     target = raw.rel_url
     path, query = unquote(target.raw_path), target.raw_query_string
     headers: Mapping[str, str] = raw.headers
+    if isinstance(raw.protocol, Protocol) and raw.protocol.put_by and raw.protocol.free is not None:
+        headers = raw.protocol.free.put_back(headers.items())
     if not all(map(str.isascii, headers.values())):
-        headers = clean = raw.headers.copy()
-        clean.clear()
-        for name, value in raw.headers.items():
-            clean.add(name, _text(value))
+        headers = CIMultiDict((name, _text(value)) for name, value in headers.items())
     scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
         method_of(raw),

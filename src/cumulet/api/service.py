@@ -15,7 +15,8 @@ class Service:
     `type` is its name in the catalogue and, with `-` as `_`, its folder; `upstream` the project whose API it speaks;
     `aliases` are further names of the type that users may know (`volumev3` for `block-storage`);
     `ports` its keys in the port registry; `needs` the services whose interfaces it imports;
-    `rules` its policy defaults by upstream's names.
+    `rules` its policy defaults by upstream's names; `free_names` the beginnings of names of headers that need be no tokens
+    (`field_names.py`), in small letters.
     """
 
     type: str
@@ -30,6 +31,7 @@ class Service:
     request_id_header: str = ""  # a header of its own beside X-Openstack-Request-Id
     within: str = ""  # the folder of the service that this one is another face of
     listed: bool = True  # whether the catalogue names it
+    free_names: tuple[str, ...] = ()
     whole: bool = False  # its runtime answers requests as they are (`answer`), `endpoints` only tell of them
 
     @property

@@ -49,6 +49,21 @@ def test_temporary_urls_of_the_sdk(demo: Any, more: dict[str, Any]) -> None:
     assert requests.put(root(demo) + url, data=b"x", timeout=30).status_code == 401
 
 
+def test_metadata_are_named_by_any_printable_characters(demo: Any) -> None:
+    account = swiftclient.client.Connection(
+        session=demo.session, auth_version="3", os_options={"endpoint_type": "public"}
+    )
+    names = {f"a{sign}b": sign for sign in "!\"#$%&'()*+,-./;<=>?@[\\]^`{|}~"}
+    for kind, post, show in (
+        ("account", account.post_account, account.head_account),
+        ("container", lambda headers: account.post_container("c", headers), lambda: account.head_container("c")),
+        ("object", lambda headers: account.post_object("c", "o", headers), lambda: account.head_object("c", "o")),
+    ):
+        told = {f"x-{kind}-meta-{name}": value for name, value in names.items()}
+        post(headers=told)
+        assert told.items() <= show().items()
+
+
 @pytest.mark.parametrize("digest", ["sha256", "sha512"])
 def test_temporary_urls_of_swiftclient(demo: Any, digest: str) -> None:
     url = swiftclient.utils.generate_temp_url(path(demo, "c/o"), 600, "a key", "PUT", digest=digest)

@@ -46,9 +46,16 @@ async def test_a_call_arrives_as_it_was_made() -> None:
 
     async def handle(made: BackendRequest) -> Response:
         seen.append(made)
-        return Response(202, b"", {"X-Backend-Timestamp": "1.2", "X-Object-Meta-Ä": "grün"})
+        return Response(202, b"", {"X-Backend-Timestamp": "1.2", "X-Object-Meta-Ä": "grün", 'X-Object-Meta-"%)': "}"})
 
-    headers = Headers({"X-Timestamp": "0000000001.00000", "X-Object-Meta-Farbe": "grün", "X-Object-Meta-Ö": "ö"})
+    headers = Headers(
+        {
+            "X-Timestamp": "0000000001.00000",
+            "X-Object-Meta-Farbe": "grün",
+            "X-Object-Meta-Ö": "ö",
+            'X-Object-Meta-"%)': "(",
+        }
+    )
     async with node(handle) as (nodes, device):
         reply = await nodes.call(device, request("POST", headers=headers, query=Query("a=b%20c&d")))
         replicated = await nodes.call(device, BackendRequest("object", "REPLICATE", "d1", 7, "abc-def"))
@@ -56,11 +63,12 @@ async def test_a_call_arrives_as_it_was_made() -> None:
     assert (made.method, made.device, made.partition) == ("POST", "d1", 7)
     assert (made.account, made.container, made.object) == tuple(NAMES.values())
     assert made.query.get("a") == "b c" and made.headers["X-Object-Meta-Farbe"] == "grün"
-    assert made.headers["X-Object-Meta-Ö"] == "ö"
+    assert (made.headers["X-Object-Meta-Ö"], made.headers['X-Object-Meta-"%)']) == ("ö", "(")
     assert (
         reply.status == 202
         and reply.headers["X-Backend-Timestamp"] == "1.2"
         and reply.headers["X-Object-Meta-Ä"] == "grün"
+        and reply.headers['X-Object-Meta-"%)'] == "}"
     )
     assert replicated.status == 202 and (seen[1].method, seen[1].account) == ("REPLICATE", "abc-def")
 

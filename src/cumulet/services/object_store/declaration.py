@@ -56,5 +56,6 @@ SERVICE = Service(
     dialect=OBJECT_STORE,
     endpoints=[_endpoint(*call) for call in CALLS],
     needs=("identity",),
+    free_names=("x-amz-meta-", "x-account-meta-", "x-container-meta-", "x-object-meta-"),
     whole=True,
 )

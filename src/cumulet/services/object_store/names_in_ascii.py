@@ -1,21 +1,23 @@
-"""Names of headers that are not ASCII, as nodes send them to each other.
+"""Names of headers that are no tokens, as nodes send them to each other.
 
-Clients may name metadata in any letters (X-Object-Meta-Größe) where their server takes that; HTTP's own grammar does not
-(RFC 9110, 5.1), and parsers refuse it. Between nodes such a name is percent-encoded behind a prefix.
+Clients may name metadata in any letters (X-Object-Meta-Größe) and by other characters where their server takes that; HTTP's own
+grammar does not (RFC 9110, 5.1), and parsers refuse it. Between nodes such a name is percent-encoded behind a prefix.
 """
 
+import re
 from urllib.parse import quote, unquote
 
 from cumulet.services.object_store.message import Headers
 
 PREFIX = "X-Backend-Quoted-"
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 def packed(headers: Headers) -> Headers:
     """As they are sent."""
-    if all(map(str.isascii, headers)):
+    if not headers or _TOKEN.fullmatch("".join(headers)):
         return headers
-    return Headers((name if name.isascii() else PREFIX + quote(name), value) for name, value in headers.items())
+    return Headers((name if _TOKEN.fullmatch(name) else PREFIX + quote(name), value) for name, value in headers.items())
 
 
 def unpacked(headers: Headers) -> Headers:

@@ -1,8 +1,10 @@
 """S3's own ACLs, where the setting `s3_acl` is on: who may do what to buckets and objects."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
+import requests
 from botocore.exceptions import ClientError
 
 from tests.services.object_store.s3.conftest import S3Cloud
@@ -100,6 +102,28 @@ def test_grants(client: Any, bucket: str, other: Any) -> None:
     )
     assert refused(client.put_object, Bucket=bucket, Key="x", GrantRead="uri=http://nowhere") == "InvalidArgument"
     assert refused(client.put_object, Bucket=bucket, Key="x", GrantRead="id=a", ACL="private") == "InvalidRequest"
+
+
+@pytest.mark.parametrize(
+    ("declared", "reply"),
+    [
+        ('<!ENTITY e SYSTEM "file:///etc/passwd">', 200),
+        ('<!ENTITY e "-value">', 200),
+        ("<!ENTITY a 'ha'>" + "".join(f"<!ENTITY {name} '{f'&{of};' * 10}'>" for of, name in pairwise("abcdfghijklmne")), 400),
+    ],
+)  # fmt: skip
+def test_a_document_type_tells_nothing(client: Any, bucket: str, declared: str, reply: int) -> None:
+    url = client.generate_presigned_url("put_bucket_acl", Params={"Bucket": bucket})
+    kind = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser"'
+    data = (
+        f"<!DOCTYPE x [{declared}]><AccessControlPolicy><Owner><ID>demo:demo</ID></Owner><AccessControlList>"
+        f"<Grant><Grantee {kind}><ID>id&e;x</ID></Grantee><Permission>READ</Permission></Grant>"
+        "</AccessControlList></AccessControlPolicy>"
+    )
+    told = requests.put(url, data=data, timeout=30)
+    assert told.status_code == reply and "root:" not in told.text
+    grants = client.get_bucket_acl(Bucket=bucket)["Grants"]
+    assert [one["Grantee"]["ID"] for one in grants] == (["id"] if reply == 200 else ["demo:demo"])
 
 
 def test_uploads_in_parts_have_the_acl_that_they_began_with(client: Any, bucket: str, other: Any) -> None:

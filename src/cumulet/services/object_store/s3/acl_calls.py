@@ -4,6 +4,7 @@ With the setting `s3_acl` they are S3's own; else those of buckets are swift's, 
 Reference: https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketAcl.html
 """
 
+from typing import Any
 from urllib.parse import quote
 
 from cumulet.services.object_store.message import Headers, Response
@@ -53,12 +54,14 @@ async def put_acl(s3: S3Request) -> Response:
         raise S3Error("UnexpectedContent")
     if wanted is None and not data:
         raise S3Error("MissingSecurityHeader", MissingHeaderName="x-amz-acl")
-    if data:
-        headers = swift_headers_of(parsed(data, "AccessControlPolicy", SHAPE, "MalformedACLError"))
-    else:
-        headers = swift_headers(wanted or "")
+    headers = swift_headers_of(_document(data)) if data else swift_headers(wanted or "")
     await s3.ask("POST", headers={"X-Container-Read": "", "X-Container-Write": "", **headers})
     return Response(200, b"", {"Location": s3.bucket})
+
+
+def _document(data: bytes) -> Any:
+    """An ACL that a client sent. It may have a document type, as with swift; what names things to make or to delete may not."""
+    return parsed(data, "AccessControlPolicy", SHAPE, "MalformedACLError", typed=True)
 
 
 async def _put_own(s3: S3Request) -> Response:
@@ -69,7 +72,7 @@ async def _put_own(s3: S3Request) -> Response:
     if wanted is None:
         if not data:
             raise S3Error("MissingSecurityHeader", MissingHeaderName="x-amz-acl")
-        wanted = from_xml(parsed(data, "AccessControlPolicy", SHAPE, "MalformedACLError"))
+        wanted = from_xml(_document(data))
     elif data:
         raise S3Error("UnexpectedContent")
     if wanted.owner != before.owner:

@@ -282,10 +282,10 @@ _ANY = {
 }
 
 
-def parsed(data: bytes, root: str, shape: Shape, code: str = "MalformedXML") -> Any:
+def parsed(data: bytes, root: str, shape: Shape, code: str = "MalformedXML", *, typed: bool = False) -> Any:
     """A document that a client sent; refused where it is none of this shape."""
     try:
-        return parse(data, root, shape)
+        return parse(data, root, shape, typed=typed)
     except BadXml:
         raise S3Error(code) from None
 
