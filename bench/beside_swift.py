@@ -36,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -55,6 +56,11 @@ SHARE_GOAL = "80 %"
 CONTAINER = "/bench"
 QUIET = 15.0
 """Percent of a core that others may use while something is measured."""
+TRIES = 5
+"""Rounds in a row that may go wrong."""
+RECOVERY = 120.0
+"""Seconds after which a side is given up that answers nothing but errors."""
+T = TypeVar("T")
 LOOK = 0.5
 """Seconds for which the machine is watched before it is called quiet."""
 
@@ -81,21 +87,25 @@ class Taken(Struct):
 
 
 class Row(Struct):
-    """An operation on both sides."""
+    """An operation on both sides: in each round what one took, then the other."""
 
     what: str
     unit: str
     goal: str
-    rounds: dict[str, list[Taken]] = {}
+    rounds: list[list[Taken]] = []
 
     def rate(self, taken: Taken) -> float:
         return taken.figure.mib_per_second if self.unit == "MiB/s" else taken.figure.per_second
 
-    def rates(self, side: str) -> list[float]:
-        return [self.rate(taken) for taken in self.rounds[side]]
+    def rates(self, side: int) -> list[float]:
+        return [self.rate(pair[side]) for pair in self.rounds]
 
-    def best(self, side: str) -> Taken:
-        return max(self.rounds[side], key=self.rate)
+    def best(self, side: int) -> Taken:
+        return max((pair[side] for pair in self.rounds), key=self.rate)
+
+
+class Spoilt(Exception):
+    """A round in which a side answered with an error."""
 
 
 def machine_cpu() -> float:
@@ -134,28 +144,9 @@ class Comparison:
         self.clients = clients
         self.wait = wait
         self.rows: list[Row] = []
+        self.attempts = 0
         say(
             f"{'operation':<34}{'ours':>9}{'swift':>9}  {'ratio':<18}{'goal':<6}{'CPU ms: ours':>12}{'swift':>9}  others"
-        )
-
-    def turn(self, row: Row, works: Iterable[Callable[[Site], Figure]]) -> None:
-        """One round of a row: each side does its work."""
-        for side, work in zip(self.sides, works, strict=True):
-            os.sync()  # what the other side left to be written is not this side's
-            wait_for_quiet(self.wait)
-            row.rounds.setdefault(side.name, []).append(watched(side.site, work))
-
-    def finish(self, row: Row) -> None:
-        self.rows.append(row)
-        ours, swift = (row.best(side.name) for side in self.sides)
-        rates = [row.rate(ours), row.rate(swift)]
-        ratios = [mine / theirs for mine, theirs in zip(*(row.rates(side.name) for side in self.sides), strict=True)]
-        spread = f" ({min(ratios):.1f}-{max(ratios):.1f})" if len(ratios) > 1 else ""
-        quiet = max(ours.others_cpu, swift.others_cpu) <= QUIET
-        say(
-            f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {f'{rates[0] / rates[1]:.1f}{spread}':<18}{row.goal:<6}"
-            f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {ours.others_cpu:.0f}, {swift.others_cpu:.0f} %"
-            f"{'' if quiet else '  not quiet'}"
         )
 
     def objects(self, count: int) -> None:
@@ -163,14 +154,12 @@ class Comparison:
         self._make(CONTAINER)
         for size in SMALL:
             rows: dict[str, Row] = {}
-            for number in range(self.rounds):
-                works = [small_works(side.site, count, size, number * count) for side in self.sides]
-                for pair in zip(*works, strict=True):
-                    what = pair[0].what
+            for _ in range(self.rounds):
+                for what, pair in self._whole(partial(self._life, size, count)):
                     row = rows.setdefault(what, Row(what, "/s", f"{GOALS[what]:.0f}" if what in GOALS else ""))
-                    self.turn(row, map(self._load, pair))
+                    row.rounds.append(pair)
             for row in rows.values():
-                self.finish(row)
+                self._finish(row)
         put_off = ", ".join(f"{side.name} {side.put_off()}" for side in self.sides)
         say(f"  (updates of containers that were put off: {put_off})")
 
@@ -185,13 +174,14 @@ class Comparison:
         )
         for method, beside, by_hand, work in works:
             row, plain = Row(f"{method} {mib} MiB", "MiB/s", SHARE_GOAL), []
+            pair = [partial(one, row.what, mib, work)] * len(self.sides)
             for _ in range(self.rounds):
                 plain.append(timed(by_hand))
-                self.turn(row, [partial(one, row.what, mib, work)] * len(self.sides))
-            self.finish(row)
+                row.rounds.append(self._whole(lambda _, pair=pair: self._turn(pair)))  # type: ignore[misc]
+            self._finish(row)
             speed = mib / min(plain)
-            shares = ", ".join(f"{side.name} {max(row.rates(side.name)) / speed:.0%} of it" for side in self.sides)
-            say(f"  ({beside}: {speed:.0f} MiB/s; {shares})")
+            shares = (f"{side.name} {max(row.rates(n)) / speed:.0%} of it" for n, side in enumerate(self.sides))
+            say(f"  ({beside}: {speed:.0f} MiB/s; {', '.join(shares)})")
 
     def listings(self, count: int, requests: int) -> None:
         """A container of so many names."""
@@ -206,11 +196,53 @@ class Comparison:
             in_one_reply = ": 10,000 " in pair[0].what
             row = Row(pair[0].what, "/s", f"{LISTING_GOAL:.0f}" if in_one_reply else "")
             for _ in range(self.rounds):
-                self.turn(row, map(self._load, pair))
-            self.finish(row)
+                row.rounds.append(self._whole(lambda _, pair=pair: self._turn(map(self._load, pair))))  # type: ignore[misc]
+            self._finish(row)
         row = Row(f"{count:,}: all, page by page", "/s", "")
-        self.turn(row, [lambda site: asyncio.run(listings.pages(site, container, count))] * len(self.sides))
-        self.finish(row)
+        read = [lambda site: asyncio.run(listings.pages(site, container, count))] * len(self.sides)
+        row.rounds.append(self._whole(lambda _: self._turn(read)))
+        self._finish(row)
+
+    def _life(self, size: int, count: int, number: int) -> list[tuple[str, list[Taken]]]:
+        """Objects of one size written, read and deleted; new names for each number."""
+        works = [small_works(side.site, count, size, number * count) for side in self.sides]
+        return [(pair[0].what, self._turn(map(self._load, pair))) for pair in zip(*works, strict=True)]
+
+    def _turn(self, works: Iterable[Callable[[Site], Figure]]) -> list[Taken]:
+        """Each side does its work once."""
+        taken = []
+        for side, work in zip(self.sides, works, strict=True):
+            os.sync()  # what the other side left to be written is not this side's
+            wait_for_quiet(self.wait)
+            try:
+                taken.append(watched(side.site, work))
+            except (AssertionError, OSError) as error:
+                raise Spoilt(f"{side.name}: {str(error)[:100]}") from error
+        return taken
+
+    def _whole(self, work: Callable[[int], T]) -> T:
+        """What a round gave that no side answered with an error, as an overloaded one does. Each attempt has a number."""
+        for _ in range(TRIES):
+            self.attempts += 1
+            try:
+                return work(self.attempts)
+            except Spoilt as error:
+                say(f"  (a round is done again, since it had an error; {error})")
+                self._recover()
+        raise SystemExit(f"{TRIES} rounds in a row had errors: this machine is too busy to measure anything")
+
+    def _recover(self) -> None:
+        """Wait until each side stores objects again: swift shuns a device that failed for a minute."""
+        for side in self.sides:
+            until = time.monotonic() + RECOVERY
+            while True:
+                try:
+                    call(side.site, "PUT", f"{CONTAINER}/again", listings.OK)
+                    break
+                except (AssertionError, OSError):
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(1)
 
     def _make(self, container: str) -> None:
         for side in self.sides:
@@ -218,6 +250,19 @@ class Comparison:
 
     def _load(self, work: Work) -> Callable[[Site], Figure]:
         return lambda site: run(site, work, self.clients)
+
+    def _finish(self, row: Row) -> None:
+        self.rows.append(row)
+        ours, swift = row.best(0), row.best(1)
+        rates = [row.rate(ours), row.rate(swift)]
+        ratios = [mine / theirs for mine, theirs in zip(row.rates(0), row.rates(1), strict=True)]
+        spread = f" ({min(ratios):.1f}-{max(ratios):.1f})" if len(ratios) > 1 else ""
+        quiet = max(ours.others_cpu, swift.others_cpu) <= QUIET
+        say(
+            f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {f'{rates[0] / rates[1]:.1f}{spread}':<18}{row.goal:<6}"
+            f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {ours.others_cpu:.0f}, {swift.others_cpu:.0f} %"
+            f"{'' if quiet else '  not quiet'}"
+        )
 
 
 def one(what: str, mib: int, work: Callable[[Site], object], site: Site) -> Figure:
@@ -242,12 +287,14 @@ def both(directory: Path, programs: Path) -> Iterator[list[Side]]:
         ours = Site(f"{cloud.url('object-store')}/v1/AUTH_{project}", cloud.token(), [cloud.process.pid])
         with Swift(programs, directory / "swift", login).running() as swift:
             theirs = Site(swift.url(project), cloud.token(), swift.pids)
-            yield [
-                Side("ours", ours, data / "devices", data / "rings"),
-                Side("swift", theirs, swift.devices, swift.directory),
-            ]
-            if complaints := swift.errors():
-                say(f"swift complained {len(complaints)} times, of this at last: {complaints[-1][:300]}")
+            try:
+                yield [
+                    Side("ours", ours, data / "devices", data / "rings"),
+                    Side("swift", theirs, swift.devices, swift.directory),
+                ]
+            finally:
+                if complaints := swift.errors():
+                    say(f"  (swift logged {len(complaints)} errors, of which the last: {complaints[-1][:300]})")
     finally:
         cloud.destroy()
 
@@ -269,7 +316,7 @@ def options() -> argparse.Namespace:
         "--wait", type=float, default=0, help="seconds to wait for a quiet moment before each measurement (%(default)s)"
     )
     parser.add_argument("--clients", type=int, default=8, help="connections at a time (%(default)s)")
-    parser.add_argument("--count", type=int, default=2000, help="small objects of each size in a round (%(default)s)")
+    parser.add_argument("--count", type=int, default=1000, help="small objects of each size in a round (%(default)s)")
     parser.add_argument("--mib", type=int, default=64, help="the size of a large object (%(default)s)")
     parser.add_argument("--names", default="10000,1000000", help="containers that are listed (%(default)s)")
     parser.add_argument(
