@@ -5,6 +5,7 @@ memcached for what they remember, one device and one copy of everything, no daem
 service that it is started with. All of it lies in one directory; the programs are those of a virtual environment.
 """
 
+import ctypes
 import os
 import pwd
 import re
@@ -34,6 +35,7 @@ PIPELINE = (
     "catch_errors gatekeeper healthcheck proxy-logging cache listing_formats container_sync bulk tempurl ratelimit authtoken "
     "keystoneauth copy container-quotas account-quotas slo dlo versioned_writes symlink proxy-logging proxy-server"
 )
+PR_SET_PDEATHSIG = 1
 START = 60.0
 """Seconds within which a server answers."""
 
@@ -123,9 +125,14 @@ class Swift:
 
     def _start(self, name: str, *command: str | Path) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
-            # a session of its own: a server that ends signals its whole group
             self.processes[name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,  # a server that ends signals its whole group
+                preexec_fn=_end_with_parent,
             )
 
     def _answers(self, name: str) -> None:
@@ -219,6 +226,11 @@ class Swift:
 
 def _run(command: list[str | Path], **more: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with the one that started it, even if that is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _user() -> str:
