@@ -24,7 +24,7 @@ import msgspec
 
 from bench.images import Site, site
 from bench.measure import cpu_seconds
-from bench.objects import Figure, call, load, request
+from bench.objects import Figure, Work, call, load, request, run
 from cumulet.services.object_store import policies
 from cumulet.services.object_store.names import Timestamp, partition
 from cumulet.services.object_store.ring.ring import FileRing
@@ -34,6 +34,8 @@ IN_FOLDER = 1000
 AT_ONCE = 2000
 """Names that a container server is told at once."""
 OK = b"HTTP/1.1 20"
+SHORT = ("100 names", "100 names, backwards", "one name")
+"""What is asked for ten times as often, so that its CPU can be measured."""
 
 
 def name(number: int) -> str:
@@ -73,8 +75,8 @@ def put(cloud: Site, container: str, count: int, clients: int) -> None:
     asyncio.run(load(cloud, "fill", b"HTTP/1.1 201", requests, clients, 0))
 
 
-def listings(cloud: Site, container: str, count: int, clients: int, requests: int) -> list[Figure]:
-    """Each kind of listing, asked for by so many clients at a time."""
+def works(cloud: Site, container: str, count: int, requests: int) -> list[Work]:
+    """Each kind of listing, so often."""
     middle = quote(name(count // 2))
     kinds = {
         "10,000 names, json": "format=json",
@@ -84,13 +86,17 @@ def listings(cloud: Site, container: str, count: int, clients: int, requests: in
         "folders": "format=json&delimiter=/",
         "one folder": f"format=json&delimiter=/&prefix={middle.rpartition('/')[0]}/",
         "100 names, backwards": f"format=json&limit=100&reverse=true&marker={middle}",
+        "one name": "limit=1",
     }
-    figures = []
-    for what, query in kinds.items():
-        asked = [request(cloud, "GET", f"/{container}?{query}")] * requests
-        figures.append(asyncio.run(load(cloud, f"{count:,}: {what}", OK, asked, clients, 0)))
-    heads = [request(cloud, "GET", f"/{container}?limit=1")] * (requests * 10)
-    return [*figures, asyncio.run(load(cloud, f"{count:,}: one name", OK, heads, clients, 0))]
+    return [
+        Work(
+            f"{count:,}: {what}",
+            OK,
+            [request(cloud, "GET", f"/{container}?{query}")] * (requests * 10 if what in SHORT else requests),
+            0,
+        )
+        for what, query in kinds.items()
+    ]
 
 
 async def pages(cloud: Site, container: str, count: int) -> Figure:
@@ -153,7 +159,7 @@ def main() -> None:
                 put(cloud, container, count, asked.clients)
             else:
                 asyncio.run(fill(cloud, container, count, rings))
-            figures += listings(cloud, container, count, asked.clients, asked.requests)
+            figures += [run(cloud, work, asked.clients) for work in works(cloud, container, count, asked.requests)]
             figures.append(asyncio.run(pages(cloud, container, count)))
     for one in figures:
         sys.stdout.write(

@@ -128,50 +128,83 @@ def request(cloud: Site, method: str, path: str, body: bytes | None = None) -> b
     return told.encode() + b"\r\n" + (body or b"")
 
 
-def small(cloud: Site, count: int, clients: int, size: int) -> list[Figure]:
-    """Objects of one small size: written, read, deleted."""
+class Work(Struct):
+    """Requests of one kind, and what a reply to them begins with."""
+
+    what: str
+    wanted: bytes
+    requests: list[bytes]
+    size: int
+
+
+def small_works(cloud: Site, count: int, size: int, first: int = 0) -> list[Work]:
+    """Objects of one small size: written, read twice, deleted. Their names are numbered from `first` on."""
     name = f"{size // 1024} KiB"
-    paths = [f"/bench/{size}-{number}" for number in range(count)]
+    paths = [f"/bench/{size}-{number}" for number in range(first, first + count)]
     data = [os.urandom(size) for _ in range(16)]
     puts = [request(cloud, "PUT", path, data[number % 16]) for number, path in enumerate(paths)]
     gets = [request(cloud, "GET", path) for path in paths * 2]
     deletes = [request(cloud, "DELETE", path) for path in paths]
     return [
-        asyncio.run(load(cloud, f"PUT {name}", b"HTTP/1.1 201", puts, clients, size)),
-        asyncio.run(load(cloud, f"GET {name}", b"HTTP/1.1 200", gets, clients, size)),
-        asyncio.run(load(cloud, f"DELETE {name}", b"HTTP/1.1 204", deletes, clients, 0)),
+        Work(f"PUT {name}", b"HTTP/1.1 201", puts, size),
+        Work(f"GET {name}", b"HTTP/1.1 200", gets, size),
+        Work(f"DELETE {name}", b"HTTP/1.1 204", deletes, 0),
     ]
+
+
+def run(cloud: Site, work: Work, clients: int) -> Figure:
+    return asyncio.run(load(cloud, work.what, work.wanted, work.requests, clients, work.size))
+
+
+def small(cloud: Site, count: int, clients: int, size: int) -> list[Figure]:
+    """Objects of one small size."""
+    return [run(cloud, work, clients) for work in small_works(cloud, count, size)]
+
+
+def make_file(file: Path, mib: int) -> None:
+    """A file of random data."""
+    with file.open("wb") as writer:
+        for _ in range(mib):
+            writer.write(os.urandom(PIECE))
+
+
+def upload(cloud: Site, file: Path) -> None:
+    with cloud.connect("PUT {prefix}/bench/large") as sock, file.open("rb") as reader:
+        sock.sendall(f"Content-Length: {file.stat().st_size}\r\n\r\n".encode())
+        sock.sendfile(reader)
+        status = sock.recv(64)
+        assert status.startswith(b"HTTP/1.1 201"), status
+
+
+def download(cloud: Site, size: int) -> None:
+    with cloud.connect("GET {prefix}/bench/large") as sock:
+        sock.sendall(b"\r\n")
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(4096)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        swallow(sock, size - len(head.partition(b"\r\n\r\n")[2]))
+
+
+def copy_beside(file: Path) -> None:
+    """Copy a file in its directory, durably, and remove the copy."""
+    other = file.with_suffix(".copy")
+    copy(file, other)
+    other.unlink()
 
 
 def large(cloud: Site, directory: Path, mib: int, rounds: int) -> list[Figure]:
     """A large object up and down, beside the same data on the disk and on the loopback."""
-    file, other = directory / "data", directory / "copy"
-    with file.open("wb") as writer:
-        for _ in range(mib):
-            writer.write(os.urandom(PIECE))
-    size = file.stat().st_size
+    file = directory / "data"
+    make_file(file, mib)
 
     def up() -> None:
-        with cloud.connect("PUT {prefix}/bench/large") as sock, file.open("rb") as reader:
-            sock.sendall(f"Content-Length: {size}\r\n\r\n".encode())
-            sock.sendfile(reader)
-            status = sock.recv(64)
-            assert status.startswith(b"HTTP/1.1 201"), status
+        upload(cloud, file)
 
     def down() -> None:
-        with cloud.connect("GET {prefix}/bench/large") as sock:
-            sock.sendall(b"\r\n")
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += sock.recv(4096)
-            assert head.startswith(b"HTTP/1.1 200"), head
-            swallow(sock, size - len(head.partition(b"\r\n\r\n")[2]))
+        download(cloud, mib * PIECE)
 
-    def by_hand() -> None:
-        copy(file, other)
-        other.unlink()
-
-    disk, sent = best(rounds, by_hand, up)
+    disk, sent = best(rounds, lambda: copy_beside(file), up)
     wire, got = best(rounds, lambda: loopback(file), down)
     cpu = [_cpu(cloud, up), _cpu(cloud, down)]
 
