@@ -60,17 +60,14 @@ class Protocol(web.RequestHandler):
         self._last = b""  # the last few bytes that came while it is UNCLEAR
 
     def data_received(self, data: bytes) -> None:
-        if data and not self._left:
-            self._begin(data)
+        """What begins a request is parsed once its head is whole."""
+        if self._left or not data:
+            if 0 < len(data) <= self._left:
+                self._left -= len(data)
+                super().data_received(data)
+            else:
+                self._go_on(data)
             return
-        self._parse(data)  # which is nothing where the parser is to go on with what it has
-        if self._left > 0 and len(data) <= self._left:
-            self._left -= len(data)
-        elif data and self._left != LOST:
-            self._look(self._last + data[-len(END) :])
-
-    def _begin(self, data: bytes) -> None:
-        """Parse what begins a request, once its head is whole."""
         held = len(self._held)
         if held:
             data, self._held = self._held + data, b""
@@ -81,9 +78,18 @@ class Protocol(web.RequestHandler):
         elif end < len(END) or line is None:
             self._parse(data)
             self._look(data)
+        elif line[1] in USUAL and self._parser is self._usual and self.free is None and line[2].isascii():
+            self._parse_request(data, end)
         else:
             fit = self._fit(line, data, end)
             self._parse_request(fit, end + len(fit) - len(data))
+
+    def _go_on(self, data: bytes) -> None:
+        super().data_received(data)  # which is nothing where the parser is to go on with what it has
+        if self._messages:
+            self._body = self._messages[-1][1]
+        if data and self._left != LOST:
+            self._look(self._last + data[-len(END) :])
 
     def _fit(self, line: re.Match[bytes], data: bytes, end: int) -> bytes:
         """A request whose head ends at `end` in a form that its parser takes, which is made the one in use."""
@@ -102,8 +108,14 @@ class Protocol(web.RequestHandler):
         before, rest = len(self._messages), b""
         if end < len(data) and not LENGTH.search(data, 0, end):
             data, rest = data[:end], data[end:]
-        self._parse(data)
-        left = self._body_left(len(data) - end) if len(self._messages) == before + 1 else UNCLEAR
+        super().data_received(data)
+        left = UNCLEAR
+        if len(self._messages) == before + 1:
+            message, self._body = self._messages[-1]
+            if end == len(data) and self._body is EMPTY_PAYLOAD and not getattr(message, "upgrade", True):
+                left = 0
+            else:
+                left = self._body_left(len(data) - end)
         if rest:
             self._parse(rest)
             left = min(left, UNCLEAR)
@@ -155,12 +167,6 @@ class WebServer(web.Server):
 
     def __call__(self) -> Protocol:
         return Protocol(self, loop=self._loop, **self._kwargs)
-
-
-def method_of(raw: web.BaseRequest) -> str:
-    """The method of a request, as it was sent: its case counts (RFC 9110, 9.1)."""
-    told = raw.protocol.method if isinstance(raw.protocol, Protocol) else ""
-    return told if told.upper() == raw.method else raw.method
 
 
 def encoded(target: bytes) -> bytes:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 from aiohttp import WSMsgType, web
@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 
 from cumulet.api.field_names import FreeNames
 from cumulet.api.http import File, Request, Response, Upgrade, encode_json
-from cumulet.api.protocol import Protocol, WebServer, method_of
+from cumulet.api.protocol import Protocol, WebServer
 from cumulet.core.errors import Invalid
 from cumulet.core.tasks import in_thread
 
@@ -150,14 +150,18 @@ def is_taken(error: OSError) -> bool:
 def _receive(raw: web.BaseRequest, wire: AiohttpWire, port: int) -> Request:
     target = raw.rel_url
     path, query = unquote(target.raw_path), target.raw_query_string
-    headers: Mapping[str, str] = raw.headers
-    if isinstance(raw.protocol, Protocol) and raw.protocol.put_by and raw.protocol.free is not None:
-        headers = raw.protocol.free.put_back(headers.items())
+    method, headers = raw.method, cast("Mapping[str, str]", raw.headers)
+    protocol = raw.protocol
+    if isinstance(protocol, Protocol):
+        if protocol.method.upper() == method:
+            method = protocol.method  # as it was sent: its case counts (RFC 9110, 9.1)
+        if protocol.put_by and protocol.free is not None:
+            headers = protocol.free.put_back(headers.items())
     if not all(map(str.isascii, headers.values())):
         headers = CIMultiDict((name, _text(value)) for name, value in headers.items())
     scheme = headers.get("X-Forwarded-Proto", "http")
     return Request(
-        method_of(raw),
+        method,
         path if path.isascii() else _text(path),
         query if query.isascii() else _text(query),
         headers,
