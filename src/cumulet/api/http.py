@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode
@@ -87,12 +86,16 @@ class Request:
         self.remote = remote
         self.port = port
         self._query = query
+        self._parsed: Query | None = None
         self._wire = wire
         self._body: bytes | None = None
 
-    @cached_property
+    @property
     def query(self) -> Query:
-        return Query(self._query)
+        """The query string, taken apart when it is first asked for. (A cached_property would lock for each request.)"""
+        if self._parsed is None:
+            self._parsed = Query(self._query)
+        return self._parsed
 
     @property
     def url(self) -> str:

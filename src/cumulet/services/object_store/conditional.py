@@ -8,6 +8,7 @@ import time
 from calendar import timegm
 from collections.abc import AsyncIterator, Callable, Sequence
 from email.utils import formatdate, parsedate
+from functools import lru_cache
 from itertools import pairwise
 
 from cumulet.services.object_store.message import Headers, Response, chunks, phrase
@@ -32,8 +33,9 @@ def tags(header: str | None) -> frozenset[str]:
     return frozenset(tag[1:-1] if len(tag) > 1 and tag[0] == tag[-1] == '"' else tag for tag in found)
 
 
-def http_date(seconds: float) -> str:
-    """Wed, 21 Oct 2015 07:28:00 GMT."""
+@lru_cache(maxsize=64)
+def http_date(seconds: int) -> str:
+    """Wed, 21 Oct 2015 07:28:00 GMT. Every reply says what time it is, so it is made out once a second."""
     return formatdate(seconds, usegmt=True)
 
 
@@ -176,4 +178,4 @@ def _several(headers: Headers, wanted: list[Span], length: int, part: Part) -> R
 
 def today() -> str:
     """The time as Date has it."""
-    return http_date(time.time())
+    return http_date(int(time.time()))

@@ -5,11 +5,13 @@ As swift has both, so that its tools understand them.
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import md5
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True, order=True)
-class Timestamp:
+
+class Timestamp(Struct, frozen=True, order=True, gc=False):
     """When something was said, in units of 10 microseconds since 1970; `offset` orders what the program does with it later.
     The later one wins. As text: 1402443112.12345 or, with an offset, 1402443112.12345_0000000000000001."""
 
@@ -25,6 +27,8 @@ class Timestamp:
         """From `normal`, `internal` or a number of seconds; ValueError else."""
         if not isinstance(text, str):
             return cls(round(text * 100_000))
+        if len(text) == 16 and text[10] == "." and (digits := text[:10] + text[11:]).isdigit():
+            return cls(int(digits))  # nearly all of them are written so
         main, _, tail = text.partition("_")
         whole, _, part = main.partition(".")
         ticks = int(whole) * 100_000 + (int(part[:5].ljust(5, "0")) if part else 0)
@@ -68,12 +72,21 @@ class HashSalt:
 
     def digest(self, account: str, container: str = "", object: str = "") -> bytes:
         """MD5 of a path (RFC 1321, as swift uses it: to spread, not to protect)."""
-        path = "/" + "/".join(part for part in (account, container, object) if part)
-        return md5(self.prefix + path.encode() + self.suffix, usedforsecurity=False).digest()
+        if object and container:
+            path = f"/{account}/{container}/{object}"
+        else:
+            path = "/" + "/".join(part for part in (account, container, object) if part)
+        return _digest(self.prefix, path, self.suffix)
 
     def name(self, account: str, container: str = "", object: str = "") -> str:
         """The digest in hexadecimal: the name of the directory that holds a path's files."""
         return self.digest(account, container, object).hex()
+
+
+@lru_cache(maxsize=1024)
+def _digest(prefix: bytes, path: str, suffix: bytes) -> bytes:
+    """The proxy and each node ask for the same one in the course of a request, and most requests for few containers."""
+    return md5(prefix + path.encode() + suffix, usedforsecurity=False).digest()
 
 
 def partition(digest: bytes, power: int) -> int:

@@ -5,8 +5,10 @@ swift's backend protocol: METHOD /device/partition/account[/container[/object]] 
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from cumulet.api.http import Query
 from cumulet.services.object_store.message import Headers, Response, Trailer
@@ -14,8 +16,7 @@ from cumulet.services.object_store.message import Headers, Response, Trailer
 Kind = Literal["account", "container", "object"]
 
 
-@dataclass(slots=True)
-class BackendRequest:
+class BackendRequest(Struct, eq=False):
     """One call of a storage server. For REPLICATE and the like `account` is what follows the partition."""
 
     kind: Kind

@@ -2,8 +2,9 @@
 on (a copy of a large object, a version of a symlink, an encrypted part).
 
 A layer is a class with `__init__(self, service, app)` - `service` is the runtime, `app` what is further in - and
-`async __call__(self, request) -> Response`. What is not its business it hands on untouched:
-`return await self.app(request)` comes first in `__call__` and costs one look at the request.
+`__call__(self, request) -> Awaitable[Response]`. That takes one look at the request, and where it is not the layer's business,
+returns `self.app(request)`; only where it is, a coroutine of the layer's own. There are more than twenty layers, and most of
+them have nothing to do with most requests: so each of those costs a call, and makes nothing.
 """
 
 from collections.abc import Callable, Sequence

@@ -6,7 +6,7 @@ The older name, X-Account-Meta-Quota-Bytes, is taken as well.
 Reference: https://docs.openstack.org/swift/latest/middleware.html#account-quotas
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.layers.container_quotas import is_number
@@ -26,14 +26,16 @@ class AccountQuotas:
         self.app = app
         service.told["account_quotas"] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if not request.container:
-            return await self._account(request) if request.account else await self.app(request)
+            return self._account(request) if request.account else self.app(request)
         if request.object and request.method == "PUT" and not request.memo.get("reseller"):
-            reason = await self._exceeded(request)
-            if reason:
-                return await self._refused(request, reason)
-        return await self.app(request)
+            return self._upload(request)
+        return self.app(request)
+
+    async def _upload(self, request: Request) -> Response:
+        reason = await self._exceeded(request)
+        return await (self._refused(request, reason) if reason else self.app(request))
 
     async def _account(self, request: Request) -> Response:
         """Quotas are kept where clients cannot reach, and shown under their own names."""

@@ -7,7 +7,7 @@ always 200; its body tells how many objects there are now, and what failed.
 Reference: https://docs.openstack.org/swift/latest/middleware.html (Extract Archive)
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 from urllib.parse import quote
 
@@ -43,13 +43,13 @@ class Bulk:
         }
         service.told["bulk_delete"] = {"max_deletes_per_request": MAX_DELETES, "max_failed_deletes": MAX_FAILURES}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if request.query.raw:
             if request.method == "PUT" and (format := request.query.get("extract-archive")) is not None:
-                return await self._extract(request, format.lower().strip("."))
+                return self._extract(request, format.lower().strip("."))
             if request.method in ("POST", "DELETE") and "bulk-delete" in request.query:
-                return await bulk_delete(self.app, request)
-        return await self.app(request)
+                return bulk_delete(self.app, request)
+        return self.app(request)
 
     async def _extract(self, request: Request, format: str) -> Response:
         if format not in KINDS:

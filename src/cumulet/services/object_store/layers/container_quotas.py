@@ -4,6 +4,7 @@ would exceed one is refused with 413.
 Reference: https://docs.openstack.org/swift/latest/middleware.html#container-quotas
 """
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
@@ -20,11 +21,14 @@ class ContainerQuotas:
         self.app = app
         service.told["container_quotas"] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        return self._write(request) if request.method in ("PUT", "POST") else self.app(request)
+
+    async def _write(self, request: Request) -> Response:
         if request.object:
             if request.method == "PUT" and await self._is_full(request):
                 return await self._refused(request)
-        elif request.container and request.method in ("PUT", "POST"):
+        elif request.container:
             for name, what in ((BYTES, "bytes"), (COUNT, "count")):
                 if (value := request.headers.get(name)) and not is_number(value):
                     return refuse(400, f"Invalid {what} quota.")

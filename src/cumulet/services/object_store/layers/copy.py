@@ -7,7 +7,7 @@ along and those of the request add to them; with X-Fresh-Metadata only those of 
 Reference: https://docs.openstack.org/swift/latest/middleware.html#server-side-copy
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from cumulet.services.object_store.layers.reports import Report, reported, said, status_line, wanted_kind
@@ -62,16 +62,19 @@ class Copies:
     def __init__(self, service: Any, app: Handler) -> None:
         self.app = app
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if request.object:
             if request.method == "COPY":
                 _become_put(request)
-                return await self._copy(request)
+                return self._copy(request)
             if request.method == "PUT" and request.headers.get("X-Copy-From"):
-                return await self._copy(request)
+                return self._copy(request)
             if request.method == "OPTIONS":
-                return _may_copy(await self.app(request))
-        return await self.app(request)
+                return self._options(request)
+        return self.app(request)
+
+    async def _options(self, request: Request) -> Response:
+        return _may_copy(await self.app(request))
 
     async def _copy(self, request: Request) -> Response:
         if request.length:

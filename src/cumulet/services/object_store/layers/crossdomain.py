@@ -3,6 +3,7 @@
 Reference: https://docs.openstack.org/swift/latest/crossdomain.html
 """
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response
@@ -24,7 +25,8 @@ class CrossDomain:
         self.document = DOCUMENT.format(rules=service.kernel.settings.object_crossdomain).encode()
         service.told["crossdomain"] = {}
 
-    async def __call__(self, request: Request) -> Response:
-        if request.raw_path != PATH or request.method != "GET":
-            return await self.app(request)
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        return self.app(request) if request.raw_path != PATH or request.method != "GET" else self._answer()
+
+    async def _answer(self) -> Response:
         return Response(200, self.document, {"Content-Type": "application/xml"})

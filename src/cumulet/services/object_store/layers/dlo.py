@@ -6,7 +6,7 @@ list the container and to read the segments.
 Reference: https://docs.openstack.org/swift/latest/overview_large_objects.html
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from hashlib import md5
 from typing import Any
 from urllib.parse import quote, unquote
@@ -33,16 +33,17 @@ class DynamicLargeObjects:
     def __init__(self, service: Any, app: Handler) -> None:
         self.app = app
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if request.object:
             if request.method in ("GET", "HEAD") and request.query.get("multipart-manifest") != "get":
-                return await self._read(request)
+                return self._read(request)
             if request.method == "PUT" and "X-Object-Manifest" in request.headers:
                 _check(request.headers["X-Object-Manifest"])
-        return await self.app(request)
+        return self.app(request)
 
     async def _read(self, request: Request) -> Response:
-        appended(request.headers, "X-Backend-Ignore-Range-If-Metadata-Present", "X-Object-Manifest")
+        if "Range" in request.headers:
+            appended(request.headers, "X-Backend-Ignore-Range-If-Metadata-Present", "X-Object-Manifest")
         response = await self.app(request)
         told = response.headers.get("X-Object-Manifest")
         if not told:

@@ -8,7 +8,7 @@ Reference: https://docs.openstack.org/swift/latest/overview_encryption.html
 import hmac
 import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
@@ -80,18 +80,21 @@ class Encryption:
         self.keymaster = keymaster
         self.wanted = wanted
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if request.object:
             if request.method in ("GET", "HEAD"):
-                return await self._read(request)
+                return self._read(request)
             if self.wanted and request.method in ("PUT", "POST"):
-                refusal = check_metadata(request, "object")
-                if refusal is not None:
-                    return refusal
-                return await (self._put(request) if request.method == "PUT" else self._post(request))
+                return self._write(request)
         elif request.container and request.method == "GET":
-            return await self._list(request)
-        return await self.app(request)
+            return self._list(request)
+        return self.app(request)
+
+    async def _write(self, request: Request) -> Response:
+        refusal = check_metadata(request, "object")
+        if refusal is not None:
+            return refusal
+        return await (self._put(request) if request.method == "PUT" else self._post(request))
 
     def _keys(self, request: Request) -> Keys:
         return self.keymaster.keys(request.account, request.container, request.object)

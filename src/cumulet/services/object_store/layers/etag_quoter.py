@@ -5,6 +5,7 @@ X-Account-Rfc-Compliant-Etags, X-Container-Rfc-Compliant-Etags: true or false; e
 Reference: https://docs.openstack.org/swift/latest/middleware.html#etag-quoter
 """
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response
@@ -25,11 +26,12 @@ class EtagQuoter:
         self.default = service.kernel.settings.object_etag_quoted
         service.told["etag_quoter"] = {"enable_by_default": self.default}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if not request.account or request.version not in VERSIONS:
-            return await self.app(request)
-        if not request.object:
-            return await self._setting(request)
+            return self.app(request)
+        return self._object(request) if request.object else self._setting(request)
+
+    async def _object(self, request: Request) -> Response:
         response = await self.app(request)
         etag = response.headers.get("Etag")
         if etag is None or (etag.startswith(('"', 'W/"')) and etag.endswith('"')) or not await self._quoted(request):

@@ -6,7 +6,7 @@ Reference: https://docs.openstack.org/swift/latest/api/form_post_middleware.html
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -39,10 +39,13 @@ class FormPost:
         self.digests = allowed_digests(service.kernel.settings.object_digests)
         service.told["formpost"] = told_of(self.digests)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        if request.method != "POST" or request.version not in VERSIONS:
+            return self.app(request)
         kind = request.headers.get("Content-Type", "").lower()
-        if request.method != "POST" or not kind.startswith("multipart/") or request.version not in VERSIONS:
-            return await self.app(request)
+        return self._form(request) if kind.startswith("multipart/") else self.app(request)
+
+    async def _form(self, request: Request) -> Response:
         try:
             boundary = boundary_of(request.headers["Content-Type"])
             if boundary is None:

@@ -4,6 +4,7 @@ A file that an operator makes (`object_healthcheck_disable`) takes the node out 
 Reference: https://docs.openstack.org/swift/latest/middleware.html#healthcheck
 """
 
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,9 +23,10 @@ class HealthCheck:
         self.app = app
         self.disable: Path | None = service.kernel.settings.object_healthcheck_disable
 
-    async def __call__(self, request: Request) -> Response:
-        if request.raw_path != PATH:
-            return await self.app(request)
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        return self.app(request) if request.raw_path != PATH else self._answer()
+
+    async def _answer(self) -> Response:
         if self.disable is not None and await in_thread(self.disable.exists):
             return Response(503, b"DISABLED BY FILE", PLAIN)
         return Response(200, b"OK", PLAIN)

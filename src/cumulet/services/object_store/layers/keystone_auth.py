@@ -6,7 +6,8 @@ them: users of projects, roles, or anybody who comes from a site.
 Reference: https://docs.openstack.org/swift/latest/overview_auth.html, "Keystone Auth"
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable
+from functools import lru_cache
 from typing import Any
 
 from cumulet.core.context import NOBODY, Caller
@@ -33,13 +34,16 @@ class KeystoneAuth:
         self.system_readers = roles_of(settings.object_system_reader_roles)
         self.of_services = roles_of(settings.object_service_roles)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if not request.settled:
             request.authorize = self.authorize
             if request.caller is not NOBODY and self.resellers & lowered(request.caller.roles):
                 request.memo["reseller"] = True
+        return self.app(request) if request.object else self._with_domain(request)
+
+    async def _with_domain(self, request: Request) -> Response:
         response = await self.app(request)
-        if DOMAIN in response.headers and not request.object:
+        if DOMAIN in response.headers:
             response.headers["X-Account-Project-Domain-Id"] = response.headers[DOMAIN]
         return response
 
@@ -51,7 +55,8 @@ class KeystoneAuth:
         caller, acl = request.caller, parse_acl(request.acl)
         if caller is NOBODY:
             return None if self._is_served(request.account) and self._by_referrer(request, acl) else refuse(401)
-        await self._note_domain(request, caller)
+        if not request.object:
+            await self._note_domain(request, caller)
         roles = lowered(caller.roles)
         if self.resellers & roles:
             request.owner = True
@@ -90,9 +95,11 @@ class KeystoneAuth:
     def _own(self, account: str, caller: Caller) -> str | None:
         """The prefix by which an account is the one of the caller's project."""
         project = caller.project_id
-        if not project:
-            return None
-        return next((prefix for prefix in self.prefixes if account == prefix + project), None)
+        if project:
+            for prefix in self.prefixes:
+                if account == prefix + project:
+                    return prefix
+        return None
 
     def _by_referrer(self, request: Request, acl: Acl) -> bool | None:
         """Whether anybody may who comes from where he does, or a container that is synchronised; False: from there he may, but
@@ -125,8 +132,8 @@ class KeystoneAuth:
 
     async def _note_domain(self, request: Request, caller: Caller) -> None:
         """Have an account that is about to be made remember the domain of its project."""
-        makes = request.method in ("PUT", "POST") and not request.object
-        if not makes or (request.container and request.method != "PUT") or DOMAIN in request.headers:
+        makes = request.method == "PUT" or (request.method == "POST" and not request.container)
+        if not makes or DOMAIN in request.headers:
             return
         own = self._own(request.account, caller) is not None
         info = await account_info(self.app, request)
@@ -144,10 +151,12 @@ class KeystoneAuth:
 
 def roles_of(setting: str) -> frozenset[str]:
     """The roles that a setting names; their case does not count."""
-    return lowered(names(setting))
+    return lowered(frozenset(names(setting)))
 
 
-def lowered(roles: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=1024)
+def lowered(roles: frozenset[str]) -> frozenset[str]:
+    """Roles in lower case. It is asked for each request, and there are few different sets of them in a cloud."""
     return frozenset(role.lower() for role in roles)
 
 

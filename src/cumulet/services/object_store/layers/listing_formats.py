@@ -3,6 +3,7 @@
 Reference: https://docs.openstack.org/swift/latest/middleware.html, "Listing Formats"
 """
 
+from collections.abc import Awaitable
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -29,11 +30,12 @@ class ListingFormats:
     def __init__(self, service: Any, app: Handler) -> None:
         self.app = app
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if request.object or request.method not in ("GET", "HEAD") or not request.account:
-            return await self.app(request)
-        if request.version not in VERSIONS:
-            return await self.app(request)
+            return self.app(request)
+        return self.app(request) if request.version not in VERSIONS else self._listing(request)
+
+    async def _listing(self, request: Request) -> Response:
         asked = request.query.get("format")
         if asked:
             kind = request.headers["Accept"] = FORMATS.get(asked.lower(), PLAIN)

@@ -4,6 +4,7 @@ cluster's: X-Account-Sysmeta-Read-Only, which only whoever reaches the account's
 Reference: https://docs.openstack.org/swift/latest/middleware.html#read-only
 """
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
 from cumulet.services.object_store.message import Handler, Request, Response, refuse
@@ -26,8 +27,11 @@ class ReadOnly:
         if self.cluster:
             service.told["read_only"] = {}
 
-    async def __call__(self, request: Request) -> Response:
-        if request.method in self.writes and await self._is_read_only(request):
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        return self._write(request) if request.method in self.writes else self.app(request)
+
+    async def _write(self, request: Request) -> Response:
+        if await self._is_read_only(request):
             return refuse(405, "Writes are disabled for this account.")
         return await self.app(request)
 

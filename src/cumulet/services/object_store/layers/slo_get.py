@@ -96,8 +96,11 @@ async def read(app: Handler, request: Request) -> Response:
     """GET or HEAD of what may be a static large object."""
     if request.query.get("multipart-manifest") == "get":
         return await _manifest(app, request)
-    appended(request.headers, "X-Backend-Etag-Is-At", SLO_ETAG)
-    appended(request.headers, "X-Backend-Ignore-Range-If-Metadata-Present", "X-Static-Large-Object")
+    asked = request.headers
+    if "If-Match" in asked or "If-None-Match" in asked:
+        appended(asked, "X-Backend-Etag-Is-At", SLO_ETAG)
+    if "Range" in asked:
+        appended(asked, "X-Backend-Ignore-Range-If-Metadata-Present", "X-Static-Large-Object")
     response = await app(request)
     if not is_true(response.headers.get("X-Static-Large-Object")):
         return response

@@ -5,9 +5,12 @@ The container's metadata says how: X-Container-Meta-Web-Index, -Web-Error, -Web-
 Reference: https://docs.openstack.org/swift/latest/middleware.html#staticweb
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode, urlsplit
+
+from msgspec.structs import replace
 
 from cumulet.api.http import Query
 from cumulet.services.object_store.layers.staticweb_pages import css_path, disabled, listing, rows_of
@@ -54,13 +57,13 @@ class StaticWeb:
         self.base_url = f"{base.scheme}://{base.netloc}" if base.netloc else ""
         service.told["staticweb"] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if not request.container or request.method not in ("GET", "HEAD") or request.authorize is None:
-            return await self.app(request)
+            return self.app(request)
         visitor = not request.caller.user_id or is_true(request.headers.get("X-Web-Mode"))
         if not visitor or request.source:
-            return await self.app(request)
-        return await (self._object(request) if request.object else self._container(request))
+            return self.app(request)
+        return self._object(request) if request.object else self._container(request)
 
     async def _container(self, request: Request) -> Response:
         """The site's front page: its index, or what is in it."""

@@ -8,6 +8,7 @@ Where a link points to is in its X-Object-Sysmeta-Symlink-..., and for listings 
 Reference: https://docs.openstack.org/swift/latest/middleware.html#symlink
 """
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
@@ -66,21 +67,25 @@ class Symlinks:
         self.app = app
         service.told["symlink"] = {"symloop_max": MAX_LINKS, "static_links": True}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         method = request.method
         if not request.object:
             if method == "GET" and request.container:
-                return await self._listing(request)
+                return self._listing(request)
         elif method in ("GET", "HEAD"):
             if request.query.get("symlink") == "get":
-                return _shown(await self.app(request))
-            appended(request.headers, "X-Backend-Ignore-Range-If-Metadata-Present", SYSMETA[TARGET])
-            return await self._follow(request, Walk())
+                return self._show(request)
+            if "Range" in request.headers:
+                appended(request.headers, "X-Backend-Ignore-Range-If-Metadata-Present", SYSMETA[TARGET])
+            return self._follow(request, Walk())
         elif method == "PUT" and TARGET in request.headers:
-            return await self._make(request)
+            return self._make(request)
         elif method == "POST":
-            return await self._post(request)
-        return await self.app(request)
+            return self._post(request)
+        return self.app(request)
+
+    async def _show(self, request: Request) -> Response:
+        return _shown(await self.app(request))
 
     async def _follow(self, request: Request, walk: Walk, expected: str = "", *, soft: bool = True) -> Response:
         """The reply of what a link stands for, whose ETag must be the `expected` one. Without `soft` a link that is not static
@@ -89,8 +94,10 @@ class Symlinks:
         while True:
             response = await self.app(request)
             target = response.headers.get(SYSMETA[TARGET])
+            if not target:
+                break
             etag = response.headers.get(SYSMETA[TARGET_ETAG], "")
-            if not (target and (etag or soft)):
+            if not (etag or soft):
                 break
             await close(response)
             if expected and expected != (etag or unquoted(response.headers.get("ETag", ""))):
@@ -101,8 +108,8 @@ class Symlinks:
             walk.links += not is_true(response.headers.get(EXTENDS_LOOP))
             request = _towards(origin, request, response.headers, target, walk)
             expected, soft = etag, True
-        found = unquoted(response.headers.get("ETag", ""))
-        if found and expected and found != expected:
+        found = unquoted(response.headers.get("ETag", "")) if expected else ""
+        if found and found != expected:
             await close(response)
             raise _conflict(f"Object Etag {found!r} does not match X-Symlink-Target-Etag header {expected!r}", walk)
         if walk.place:

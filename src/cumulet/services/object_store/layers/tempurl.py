@@ -8,6 +8,7 @@ Reference: https://docs.openstack.org/swift/latest/api/temporary_url_middleware.
 import posixpath
 import time
 from calendar import timegm
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
@@ -100,9 +101,12 @@ class TempUrls:
         self.outgoing = Patterns(told["outgoing_remove_headers"]), Patterns(told["outgoing_allow_headers"])
         service.told["tempurl"] = told | told_of(self.digests)
 
-    async def __call__(self, request: Request) -> Response:
-        if not request.query.raw or "temp_url_" not in request.query.raw or request.method == "OPTIONS":
-            return await self.app(request)
+    def __call__(self, request: Request) -> Awaitable[Response]:
+        if "temp_url_" not in request.query.raw or request.method == "OPTIONS":
+            return self.app(request)
+        return self._by_url(request)
+
+    async def _by_url(self, request: Request) -> Response:
         url = TempUrl.read(request.query)
         if url is None:
             return await self.app(request)

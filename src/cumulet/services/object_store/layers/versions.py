@@ -6,6 +6,7 @@ X-Versions-Enabled: false suspends it: what is there stays. Such a container can
 Reference: https://docs.openstack.org/swift/latest/middleware.html (Object Versioning)
 """
 
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import unquote
 
@@ -38,25 +39,26 @@ class Versions:
         self.service = service
         service.told["object_versioning"] = {}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         method = request.method
-        if request.object:
-            if request.container.startswith(RESERVED):
-                return await self.app(request)
-            info = await container_info(self.app, request)
-            hidden = unquote(info.sysmeta.get("versions-container", "")).split("/")[0]
-            enabled = is_true(info.sysmeta.get("versions-enabled"))
-            return await VersionedObject(self.app, request, hidden, enabled).answer()
         if not request.container:
-            if method == "GET" and request.account:
-                return await versions_listing.account(self.app, request)
+            if method == "GET" and request.account and not request.object:
+                return versions_listing.account(self.app, request)
         elif not request.container.startswith(RESERVED):
+            if request.object:
+                return self._object(request)
             if method in ("PUT", "POST") and CLIENT in request.headers:
-                return await self._enable(request)
-            if method == "DELETE":
-                return await self._delete(request)
-            return await self._show(request)
-        return await self.app(request)
+                return self._enable(request)
+            return self._delete(request) if method == "DELETE" else self._show(request)
+        return self.app(request)
+
+    async def _object(self, request: Request) -> Response:
+        sysmeta = (await container_info(self.app, request)).sysmeta
+        hidden = sysmeta.get("versions-container", "")
+        if not hidden and not request.query.raw:  # as in most containers
+            return await self.app(request)
+        hidden, enabled = unquote(hidden).split("/")[0], is_true(sysmeta.get("versions-enabled"))
+        return await VersionedObject(self.app, request, hidden, enabled).answer()
 
     async def _show(self, request: Request) -> Response:
         """A container with its versions' bytes, and what its listing tells of them."""

@@ -5,7 +5,7 @@ brings the last version back (X-Versions-Location), or leaves a mark of its own 
 Reference: https://docs.openstack.org/swift/latest/middleware.html (Object Versioning, legacy)
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -46,11 +46,12 @@ class LegacyVersions:
         self.app = app
         service.told["versioned_writes"] = {"allowed_flags": [VERSIONS.lower(), HISTORY.lower()]}
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         if not request.object:
-            return await self._container(request) if request.container else await self.app(request)
-        if request.method not in ("PUT", "DELETE"):
-            return await self.app(request)
+            return self._container(request) if request.container else self.app(request)
+        return self._change(request) if request.method in ("PUT", "DELETE") else self.app(request)
+
+    async def _change(self, request: Request) -> Response:
         info = await container_info(self.app, request)
         archive = unquote(info.sysmeta.get("versions-location", "")).split("/")[0]
         if not archive:

@@ -4,8 +4,10 @@ version; `null` is what lies in the container itself, from a time without versio
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote
+
+from msgspec.structs import replace
 
 from cumulet.api.http import Query
 from cumulet.services.object_store import conditional
@@ -227,7 +229,7 @@ class VersionedObject:
         headers = self.request.headers.copy()
         headers["X-Backend-Allow-Reserved-Names"] = "true"
         name = names.name_of(self.request.object, version)
-        return replace(self.request, container=self.hidden, object=name, headers=headers, **changes)  # type: ignore[arg-type]
+        return replace(self.request, container=self.hidden, object=name, headers=headers, **changes)
 
     async def _read_version(self, version: str) -> Response:
         response = await self.app(self._at(version))

@@ -10,8 +10,9 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from cumulet.services.object_store.message import Headers, Response, chunks, close, refuse
 from cumulet.services.object_store.names import Timestamp
@@ -85,7 +86,7 @@ class Backends:
         for device, primary in self.candidates(ring, request.partition, shuffled=True):
             response = await self.call(device, request)
             if _is_good(response, request.kind):
-                if _told_at(response) < deleted:
+                if deleted.ticks and _told_at(response) < deleted:
                     await close(response)
                 elif newest:
                     good.append(response)

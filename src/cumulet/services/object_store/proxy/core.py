@@ -84,9 +84,9 @@ class Core:
             return refuse(404)
         return refuse(412, "Bad URL")
 
-    async def container_info(self, request: Request) -> Info:
+    def container_info(self, request: Request) -> Awaitable[Info]:
         """What is known of the container that a request is about, or in."""
-        return await container_info(self, request)
+        return container_info(self, request)
 
     def name_policy(self, response: Response) -> None:
         """Tell a client the name of a storage policy."""

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from cumulet.services.object_store.message import Headers, Request
 from cumulet.services.object_store.node import Device, Kind
 
-PASSED_BY = frozenset(("host", "connection", "x-auth-token", "x-service-token", "x-storage-token", "cookie", "expect"))
+PASSED_BY = ("Host", "Connection", "X-Auth-Token", "X-Service-Token", "X-Storage-Token", "Cookie", "Expect")
 """Headers that are no node's business."""
 
 
 def all_of(request: Request) -> Headers:
     """All headers of a request that may be a node's business."""
-    made = Headers((name, value) for name, value in request.headers.items() if name.lower() not in PASSED_BY)
+    made = request.headers.copy()
+    for name in PASSED_BY:
+        if name in made:
+            made.popall(name)
     made["X-Trans-Id"] = request.transaction
     return made
 

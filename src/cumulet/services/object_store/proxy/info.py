@@ -6,6 +6,7 @@ Metadata is by name without its prefix, in lower case: `X-Container-Meta-Quota-B
 """
 
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -63,35 +64,34 @@ class InfoCache:
         self._known.pop(key, None)
 
 
-async def account_info(app: Handler, request: Request, account: str = "", *, fresh: bool = False) -> Info:
+def account_info(app: Handler, request: Request, account: str = "", *, fresh: bool = False) -> Awaitable[Info]:
     """What is known of an account. `fresh`: its counts of this moment matter."""
-    return await _asked(app, request, "account", (account or request.account, "", ""), fresh)
+    return _asked(app, request, "account", (account or request.account, "", ""), fresh)
 
 
-async def container_info(
+def container_info(
     app: Handler, request: Request, container: str = "", account: str = "", *, fresh: bool = False
-) -> Info:
+) -> Awaitable[Info]:
     """What is known of a container. `fresh`: its counts of this moment matter."""
     key = (account or request.account, container or request.container, "")
-    return await _asked(app, request, "container", key, fresh)
+    return _asked(app, request, "container", key, fresh)
 
 
-async def object_info(app: Handler, request: Request, container: str = "", object: str = "") -> Info:
+def object_info(app: Handler, request: Request, container: str = "", object: str = "") -> Awaitable[Info]:
     key = (request.account, container or request.container, object or request.object)
-    return await _asked(app, request, "object", key, True)
+    return _asked(app, request, "object", key, True)
 
 
 def forget(request: Request, account: str, container: str = "", object: str = "") -> None:
     """What was known is not so any more: somebody changes it."""
     key = (account, container, object)
-    request.memo.pop(("info", *key), None)
+    request.memo.pop(key, None)
     if not object and (infos := request.memo.get(INFOS)) is not None:
         infos.forget(key)
 
 
 async def _asked(app: Handler, request: Request, level: Level, key: Key, fresh: bool) -> Info:
-    memo = ("info", *key)
-    found: Info | None = request.memo.get(memo)
+    found: Info | None = request.memo.get(key)
     if found is not None and (not fresh or level == "object"):
         return found
     infos: InfoCache | None = request.memo.get(INFOS)
@@ -109,7 +109,7 @@ async def _asked(app: Handler, request: Request, level: Level, key: Key, fresh: 
         ):
             infos.put(key, found, asked_at)
     if not fresh or level == "object":
-        request.memo[memo] = found
+        request.memo[key] = found
     return found
 
 

@@ -25,7 +25,7 @@ CLEANERS = 2
 async def show(core: "Core", request: Request, refusal: Response | None) -> Response:
     """GET, HEAD"""
     info = await core.container_info(request)
-    if (refused := await allowed(request, refusal, info, "X-Container-Read")) is not None:
+    if refusal is not None and (refused := await allowed(request, refusal, info, "X-Container-Read")) is not None:
         return refused
     found = place(core, request, info)
     if isinstance(found, Response):

@@ -8,8 +8,9 @@ read anything costs nobody anything, as with 100-continue between swift's nodes.
 import asyncio
 import mimetypes
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from cumulet.services.object_store.conditional import http_date
 from cumulet.services.object_store.message import Refusal, Request, Response, empty, refuse

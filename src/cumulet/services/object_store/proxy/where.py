@@ -1,7 +1,8 @@
 """Where an object lies: its storage policy is its container's, which says which ring."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from cumulet.services.object_store.message import Request, Response, refuse
 from cumulet.services.object_store.node import Ring
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
 POLICY = "X-Backend-Storage-Policy-Index"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A partition of a policy's ring."""
 
     ring: Ring

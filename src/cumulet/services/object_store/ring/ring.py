@@ -45,11 +45,11 @@ class Table:
         return len(self.data.table)
 
     def devices(self, partition: int) -> tuple[Device, ...]:
-        found = {}
+        found: list[int] = []
         for row in self.data.table:
-            if partition < len(row):
-                found[row[partition]] = self.all[row[partition]]
-        return tuple(device for device in found.values() if device is not None)
+            if partition < len(row) and row[partition] not in found:
+                found.append(row[partition])
+        return tuple([device for number in found if (device := self.all[number]) is not None])
 
     def handoffs(self, partition: int) -> list[Device]:
         primaries = self.devices(partition)

@@ -8,6 +8,7 @@ Reference: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations_Amazon
 import hashlib
 import logging
 import re
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -50,12 +51,15 @@ class S3:
         work = Lifecycles(service, app)
         service.kernel.tasks.every("lifecycle of S3 buckets", settings.s3_lifecycle_interval, work.apply_all)
 
-    async def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Awaitable[Response]:
         access = authorization.access_key(request)
         if access is None:
             if request.method == "OPTIONS" and "Origin" in request.headers:
-                return await cors.preflight(self, request)
-            return await self.app(request)
+                return cors.preflight(self, request)
+            return self.app(request)
+        return self._signed(request, access)
+
+    async def _signed(self, request: Request, access: str) -> Response:
         try:
             if request.method == "OPTIONS":
                 return await cors.preflight(self, request, access)

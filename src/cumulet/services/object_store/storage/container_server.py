@@ -114,7 +114,7 @@ class ContainerServer(DatabaseServer):
             if is_deleted(info):
                 return Response(404, b"", _timestamps(info))
             headers = database.memo = _headers(info)
-        return Response(204, b"", headers)
+        return Response(204, b"", headers.copy())
 
     async def get(self, request: BackendRequest) -> Response:
         """A listing: JSON, whatever the client wants (the proxy's listing layer makes that of it)."""

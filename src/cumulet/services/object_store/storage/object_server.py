@@ -109,10 +109,14 @@ class ObjectServer:
         return Response(200, suffix_hashes.encode(found), {"Content-Type": "application/json"})
 
     def _named(self, request: BackendRequest) -> tuple[Named, str]:
-        digest = self.salt.name(request.account, request.container, request.object)
+        digest, directory = self._hashed(request)
         policy = request.policy
-        directory = hash_directory(self.devices.objects(request.device, policy), request.partition, digest)
         return Named(request.device, policy, request.account, request.container, request.object, digest), directory
+
+    def _hashed(self, request: BackendRequest) -> tuple[str, str]:
+        """The object's digest, and the directory of its files."""
+        digest = self.salt.name(request.account, request.container, request.object)
+        return digest, hash_directory(self.devices.objects(request.device, request.policy), request.partition, digest)
 
     def _read(
         self, named: Named, directory: str, *, now: Timestamp, expired: bool = False, body: bool = False
@@ -129,26 +133,25 @@ class ObjectServer:
                     raise Absent from None
 
     async def get(self, request: BackendRequest) -> Response:
-        named, directory = self._named(request)
         asked = request.headers
         now = _timestamp(asked, needed=False)
         whole = request.method == "GET"
         opens_expired = _opens_expired(asked)
+        _, directory = self._hashed(request)
         held = self.hot.get(directory)
         if held is not None and (not whole or held.found.body is not None):
-            found, headers = held.found, Headers(held.headers)
+            found, headers = held.found, held.headers.copy()
             if object_file.has_ended(found, now) and not opens_expired:
                 return _absent(asked, Absent(found.timestamp))
         else:
             try:
-                found, seen = await self._fetch(named, directory, now, opens_expired, whole)
+                found, seen = await self._fetch(self._named(request)[0], directory, now, opens_expired, whole)
             except Absent as absent:
                 return _absent(asked, absent)
             headers = _headers(found)
             if found.file is None:
-                self.hot.put(directory, seen, found, Headers(headers))
-        plain = not (whole and "Range" in asked) and not any(name in asked for name in CONDITIONS)
-        if plain:
+                self.hot.put(directory, seen, found, headers.copy())
+        if not (whole and "Range" in asked) and not _has_conditions(asked):
             headers["Content-Length"] = str(found.length)
             return Response(200, _part(found, 0, found.length) if whole else b"", headers)
         return conditional.answer(
@@ -539,9 +542,18 @@ def _length(asked: Headers) -> int | None:
 
 
 def _opens_expired(asked: Headers) -> bool:
-    return any(
-        asked.get(name, "false").lower() not in FALSE for name in ("X-Backend-Open-Expired", "X-Backend-Replication")
-    )
+    return _says_yes(asked, "X-Backend-Open-Expired") or _says_yes(asked, "X-Backend-Replication")
+
+
+def _says_yes(asked: Headers, name: str) -> bool:
+    return name in asked and asked[name].lower() not in FALSE
+
+
+def _has_conditions(asked: Headers) -> bool:
+    for name in CONDITIONS:  # noqa: SIM110 - any() would make a generator for each read
+        if name in asked:
+            return True
+    return False
 
 
 def _kept(asked: Headers, prefixes: tuple[str, ...]) -> Metadata:
