@@ -34,8 +34,21 @@ from cumulet.services.object_store.storage.object_file import (
     Torn,
     Writer,
 )
+from cumulet.services.object_store.storage.object_headers import (
+    USERS,
+    add_trailer,
+    delete_at_of,
+    headers_of,
+    kept,
+    length_of,
+    new_metadata,
+    parsed,
+    seal,
+    sees_expired,
+    timestamp_of,
+)
 from cumulet.services.object_store.storage.object_stream import Stream
-from cumulet.services.object_store.storage.object_updates import FALSE, Named, Updates, overridden
+from cumulet.services.object_store.storage.object_updates import Named, Updates, overridden
 from cumulet.services.object_store.storage.quarantine import quarantine
 
 log = logging.getLogger("cumulet.object_store.object")
@@ -48,22 +61,6 @@ LARGE = 4 << 20
 """Bytes of a file whose removal takes milliseconds."""
 COLD, WARMS = 0.002, 1.0
 """A read that took so many seconds came from the disk: for so many seconds more, threads read."""
-KEPT = frozenset(
-    {
-        "cache-control",
-        "content-disposition",
-        "content-encoding",
-        "content-language",
-        "expires",
-        "x-delete-at",
-        "x-object-manifest",
-        "x-robots-tag",
-        "x-static-large-object",
-    }
-)
-"""Headers that are kept with an object and sent with it."""
-USERS = ("x-object-meta-", "x-object-transient-sysmeta-")
-OURS = (*USERS, SYSMETA)
 
 
 class ObjectServer:
@@ -134,9 +131,9 @@ class ObjectServer:
 
     async def get(self, request: BackendRequest) -> Response:
         asked = request.headers
-        now = _timestamp(asked, needed=False)
+        now = timestamp_of(asked, needed=False)
         whole = request.method == "GET"
-        opens_expired = _opens_expired(asked)
+        opens_expired = sees_expired(asked)
         _, directory = self._hashed(request)
         held = self.hot.get(directory)
         if held is not None and (not whole or held.found.body is not None):
@@ -148,7 +145,7 @@ class ObjectServer:
                 found, seen = await self._fetch(self._named(request)[0], directory, now, opens_expired, whole)
             except Absent as absent:
                 return _absent(asked, absent)
-            headers = _headers(found)
+            headers = headers_of(found)
             if found.file is None:
                 self.hot.put(directory, seen, found, headers.copy())
         if not (whole and "Range" in asked) and not _has_conditions(asked):
@@ -193,11 +190,11 @@ class ObjectServer:
 
     async def put(self, request: BackendRequest) -> Response:
         asked = request.headers
-        timestamp = _timestamp(asked)
-        delete_at = _delete_at(asked, timestamp)
+        timestamp = timestamp_of(asked)
+        delete_at = delete_at_of(asked, timestamp)
         if "Content-Type" not in asked:
             return refuse(400, "No content type")
-        length = _length(asked)
+        length = length_of(asked)
         named, directory = self._named(request)
         body = _received(request.body)
         pieces: list[bytes] = []
@@ -208,14 +205,14 @@ class ObjectServer:
                 size += len(piece)
                 if size > SMALL:
                     break
-        metadata = _new_metadata(request, timestamp)
+        metadata = new_metadata(request, timestamp)
         if size > SMALL or (length or 0) > SMALL:
             lay_down = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
         else:
             if length is not None and size != length:
                 return refuse(499)
             if request.trailer is not None:
-                _add_trailer(metadata, request.trailer())
+                add_trailer(metadata, request.trailer())
             lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, pieces)
         await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
@@ -249,7 +246,7 @@ class ObjectServer:
         """Write an object whose body is there already; its metadata of before."""
         old, new = self._may_put(request, named, directory, timestamp)
         data = b"".join(pieces)
-        _seal(request, metadata, md5(data, usedforsecurity=False).hexdigest(), len(data))
+        seal(request, metadata, md5(data, usedforsecurity=False).hexdigest(), len(data))
         writer = Writer(self.devices.temporary(named.device, named.policy))
         try:
             writer.write([data, object_file.footer(metadata)])
@@ -279,8 +276,8 @@ class ObjectServer:
             if length is not None and size != length:
                 raise Refusal(refuse(499))
             if request.trailer is not None:
-                _add_trailer(metadata, request.trailer())
-            _seal(request, metadata, etag, size)
+                add_trailer(metadata, request.trailer())
+            seal(request, metadata, etag, size)
         except BaseException:
             await threads.run(writer.close)
             raise
@@ -301,7 +298,7 @@ class ObjectServer:
         self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
     ) -> tuple[Metadata, bool]:
         """The metadata of the object that is replaced, if it may be; whether nothing was heard of it yet. Refusal, NoSpace."""
-        if self.devices.crowded(named.device, _length(request.headers) or 0):
+        if self.devices.crowded(named.device, length_of(request.headers) or 0):
             raise NoSpace
         metadata: Metadata = {}
         new = False
@@ -366,12 +363,12 @@ class ObjectServer:
 
     async def _posted(self, request: BackendRequest) -> Response:
         asked = request.headers
-        timestamp = _timestamp(asked)
-        delete_at = _delete_at(asked, timestamp)
+        timestamp = timestamp_of(asked)
+        delete_at = delete_at_of(asked, timestamp)
         named, directory = self._named(request)
         typed = timestamp if "Content-Type" in asked else ZERO
         if typed and "Content-Type-Timestamp" in asked:
-            typed = _parsed(asked["Content-Type-Timestamp"])
+            typed = parsed(asked["Content-Type-Timestamp"])
         try:
             found, posted = await self.devices.threads.run(self._post, request, named, directory, timestamp, typed)
         except Absent as absent:
@@ -404,11 +401,11 @@ class ObjectServer:
     ) -> tuple[Object, Metadata]:
         """Write what is said of an object now: the object as it was, and what was written."""
         asked = request.headers
-        found = self._read(named, directory, now=timestamp, expired=_opens_expired(asked))
+        found = self._read(named, directory, now=timestamp, expired=sees_expired(asked))
         if found.timestamp >= timestamp and found.content_type_timestamp >= typed:
             raise Refusal(_conflict(found.timestamp))
         if timestamp > found.timestamp:
-            posted = {"X-Timestamp": timestamp.internal} | _kept(asked, USERS)
+            posted = {"X-Timestamp": timestamp.internal} | kept(asked, USERS)
         else:
             timestamp = found.timestamp
             posted = dict(found.posted or {"X-Timestamp": timestamp.internal})
@@ -436,7 +433,7 @@ class ObjectServer:
 
     async def _deleted(self, request: BackendRequest) -> Response:
         asked = request.headers
-        timestamp = _timestamp(asked)
+        timestamp = timestamp_of(asked)
         named, directory = self._named(request)
         status, last, metadata = await self.devices.threads.run(self._delete, request, named, directory, timestamp)
         if last < timestamp:
@@ -506,89 +503,11 @@ async def _received(body: AsyncIterator[bytes] | None) -> AsyncIterator[bytes]:
             raise Refusal(refuse(499)) from error
 
 
-def _timestamp(asked: Headers, *, needed: bool = True) -> Timestamp:
-    told = asked.get("X-Timestamp")
-    if told is None and not needed:
-        return Timestamp.now()
-    return _parsed(told)
-
-
-def _parsed(told: str | None) -> Timestamp:
-    try:
-        return Timestamp.parse(told or "")
-    except ValueError:
-        raise Refusal(refuse(400, f"Invalid X-Timestamp header: {told}")) from None
-
-
-def _delete_at(asked: Headers, timestamp: Timestamp) -> int:
-    told = asked.get("X-Delete-At")
-    if not told:
-        return 0
-    if not (told.isascii() and told.isdigit()):
-        raise Refusal(refuse(400, "Non-integer X-Delete-At"))
-    replicated = asked.get("X-Backend-Replication", "false").lower() not in FALSE
-    if int(told) < timestamp.seconds and not replicated:
-        raise Refusal(refuse(400, "X-Delete-At in past"))
-    return int(told)
-
-
-def _length(asked: Headers) -> int | None:
-    told = asked.get("Content-Length") or asked.get("X-Backend-Obj-Content-Length")
-    if told is None:
-        return None
-    if not (told.isascii() and told.isdigit()):
-        raise Refusal(refuse(400, "Bad Content-Length"))
-    return int(told)
-
-
-def _opens_expired(asked: Headers) -> bool:
-    return _says_yes(asked, "X-Backend-Open-Expired") or _says_yes(asked, "X-Backend-Replication")
-
-
-def _says_yes(asked: Headers, name: str) -> bool:
-    return name in asked and asked[name].lower() not in FALSE
-
-
 def _has_conditions(asked: Headers) -> bool:
     for name in CONDITIONS:  # noqa: SIM110 - any() would make a generator for each read
         if name in asked:
             return True
     return False
-
-
-def _kept(asked: Headers, prefixes: tuple[str, ...]) -> Metadata:
-    """The headers of a request that are kept with the object."""
-    more = asked.get("X-Backend-Replication-Headers", "").lower().split()
-    found = {}
-    for name, value in asked.items():
-        low = name.lower()
-        if low.startswith(prefixes) or low in KEPT or low in more:
-            found[name.title()] = value
-    return found
-
-
-def _new_metadata(request: BackendRequest, timestamp: Timestamp) -> Metadata:
-    metadata = _kept(request.headers, OURS)
-    metadata["X-Timestamp"] = timestamp.internal
-    metadata["Content-Type"] = request.headers["Content-Type"]
-    metadata["name"] = f"/{request.account}/{request.container}/{request.object}"
-    return metadata
-
-
-def _add_trailer(metadata: Metadata, trailer: Headers) -> None:
-    for name, value in trailer.items():
-        if name.lower().startswith(OURS):
-            metadata[name.title()] = value
-
-
-def _seal(request: BackendRequest, metadata: Metadata, etag: str, length: int) -> None:
-    """Hold the data against the ETag that was told. Refusal (422)."""
-    told = request.trailer() if request.trailer is not None else Headers()
-    expected = (told.get("Etag") or request.headers.get("Etag") or "").strip().strip('"').lower()
-    if expected and expected != etag:
-        raise Refusal(refuse(422))
-    metadata["ETag"] = etag
-    metadata["Content-Length"] = str(length)
 
 
 def _takes_long_to_remove(old: Metadata) -> bool:
@@ -605,22 +524,6 @@ def _absent(asked: Headers, absent: Absent) -> Response:
     status = conditional.condition(asked, (), None, 404) or 404
     headers = {"X_Backend_Timestamp": absent.timestamp.internal} if absent.timestamp != ZERO else {}
     return refuse(status, **headers)
-
-
-def _headers(found: Object) -> Headers:
-    metadata = found.metadata
-    headers = Headers({"Content-Type": metadata.get("Content-Type", "application/octet-stream")})
-    for name, value in metadata.items():
-        low = name.lower()
-        if low.startswith(OURS) or low in KEPT:
-            headers[name] = value
-    timestamp = found.timestamp
-    headers["Etag"] = f'"{metadata["ETag"]}"'
-    headers["Last-Modified"] = conditional.http_date(timestamp.ceil)
-    headers["X-Timestamp"] = timestamp.normal
-    headers["X-Backend-Timestamp"] = timestamp.internal
-    headers["X-Backend-Data-Timestamp"] = headers["X-Backend-Durable-Timestamp"] = found.data_timestamp.internal
-    return headers
 
 
 def _part(found: Object, start: int, end: int) -> Any:
