@@ -9,6 +9,7 @@ import pytest
 from cumulet.config import SettingsError
 from cumulet.services.object_store.layers import ratelimit
 from cumulet.services.object_store.layers.ratelimit import Clocks, limits, rate
+from cumulet.services.object_store.layers.read_only import ReadOnly
 from tests.services.object_store.stores import DEMO, Store, object_store
 
 NO_WAIT: dict[str, Any] = {"object_ratelimit_longest_wait": 0.001, "object_ratelimit_buffer": 0.0}
@@ -94,10 +95,11 @@ async def test_accounts_with_limits_of_their_own(
 
 
 async def test_no_limits_by_default(store: Store) -> None:
-    layer: Any = store.runtime.proxy
-    while hasattr(layer, "app"):
-        assert not isinstance(layer, ratelimit.RateLimit)
-        layer = layer.app
+    layers: list[Any] = [store.runtime.proxy.__self__]  # type: ignore[attr-defined]
+    while hasattr(layers[-1], "app"):
+        layers.append(layers[-1].app.__self__)
+    assert any(isinstance(layer, ReadOnly) for layer in layers)  # which comes next
+    assert not any(isinstance(layer, ratelimit.RateLimit) for layer in layers)
     assert (await store("GET", "/info")).json()["ratelimit"]["account_ratelimit"] == 0.0
 
 

@@ -81,7 +81,15 @@ INNER: Sequence[LayerType] = (Symlinks, encryption)
 
 def assemble(service: Any, core: Handler, layers: Sequence[LayerType] = LAYERS) -> Handler:
     """The core with its layers around it."""
-    handler = core
+    handler = _method(core)
     for layer in reversed(layers):
-        handler = layer(service, handler)
+        made = layer(service, handler)
+        handler = handler if made is handler else _method(made)
     return handler
+
+
+def _method(handler: Any) -> Handler:
+    """What calling an object comes to. Said so it is called at once; through the object it costs as much again as the look that
+    most layers take."""
+    method: Handler = handler.__call__
+    return method
