@@ -43,7 +43,7 @@ def test_a_line_is_written_over_once_its_work_is_told(devices: Devices) -> None:
         noted.note(directory(devices, number))
         noted.settled(directory(devices, number))
     file = Path(devices.root, "sda", "intents")
-    assert file.stat().st_size == 2 * LINE, "as many lines as there was work at one time"
+    assert file.stat().st_size == 3 * LINE, "as many lines as there was work at one time, and the first"
     assert directory(devices, 0) in left(devices)
 
 
@@ -78,7 +78,7 @@ def test_a_device_that_comes_later_is_read_as_well(devices: Devices) -> None:
     Intents(devices).note(directory(devices, 1, "sdb"))
     os.rename(f"{devices.root}/sdb", f"{devices.root}/away")
     noted = Intents(devices)
-    assert noted.left("sda") == []
+    assert [intents.read(file) for file in noted.left("sda")] == []
     os.rename(f"{devices.root}/away", f"{devices.root}/sdb")
     noted.note(directory(devices, 2, "sdb"))
     assert [intents.read(file) for file in noted.left("sdb")] == [[directory(devices, 1, "sdb")]]
@@ -89,6 +89,24 @@ def test_a_torn_line_is_passed_over(devices: Devices) -> None:
     file = Path(devices.root, "sda", "intents")
     file.write_bytes(b"objects/1/../../etc\n" + b"\0" * LINE + b"\n" + file.read_bytes())
     assert left(devices) == [directory(devices, 1)]
+
+
+def test_a_power_cut_is_told_by_the_first_line(devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_of_this_boot() -> bool:
+        (file,) = Intents(devices).left("sda")
+        found = intents.is_of_this_boot(file)
+        os.unlink(file)
+        return found
+
+    Intents(devices).note(directory(devices, 1))
+    assert is_of_this_boot()
+    Path(devices.root, "sda", "intents").write_bytes(b"\0" * 3 * LINE)  # it had not been written
+    assert not is_of_this_boot()
+    monkeypatch.setattr(intents, "BOOT", Path(devices.root, "boot"))
+    assert not is_of_this_boot()
+    intents.BOOT.write_text("another\n")
+    assert not is_of_this_boot(), "of one without a name"
+    assert is_of_this_boot()
 
 
 def test_a_device_that_fails_is_said_by_what_follows(devices: Devices) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.services.object_store.storage import file_systems, recovery
+from cumulet.services.object_store.storage import file_systems, intents
 from cumulet.services.object_store.storage.object_file import Writer
 from tests.services.object_store.stores import object_store
 from tests.services.object_store.test_object_server import START, Node
@@ -165,7 +165,7 @@ async def test_what_a_power_cut_took_from_listings_is_listed_again(
     (after / device).mkdir(parents=True)
     with mounted("ext4", tmp_path / "image1", after / device):
         assert len(rows(after / device)) < 20, "the test cuts at the moment that it means to"
-    monkeypatch.setattr(recovery, "_is_of_another_boot", lambda file: True)
+    monkeypatch.setattr(intents, "boot", lambda: "another boot")
     with mounted("ext4", tmp_path / "image2", after / device):
         async with object_store(after, object_update_interval=0.2) as store, asyncio.timeout(30):
             while (await store("GET", "c")).data.decode().split() != sorted(names):

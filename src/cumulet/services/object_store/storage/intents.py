@@ -2,20 +2,22 @@
 
 An object has its name on the disk before its container is told, so a program that is killed in between leaves one that can be
 read and is not listed. `<device>/intents` names the hash directories in which something is going on: a line of 64 bytes for
-each, written over once it is over. Nothing waits for it to be synced: what a process has written outlives it, and after a
-power cut the file's time of change says since when to look.
+each, written over once it is over. Nothing waits for these to be synced: what a process has written outlives it. A power cut
+may take them; the first line, which names the boot, tells that there was one, and the file's time of change since when to look.
 """
 
 import contextlib
 import os
 import re
 import threading
+from pathlib import Path
 
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_file import sync_directory
 
 FILE = "intents"
 LINE = 64
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PATH = re.compile(r"objects(-\d+)?/\d+/[0-9a-f]{3}/[0-9a-f]{32}")
 
 
@@ -47,7 +49,7 @@ class Intents:
         with contextlib.suppress(OSError):  # of a device that fails, which what follows will say
             if handle is None:
                 handle = self._open(device)
-            os.pwrite(handle, path.encode().ljust(LINE - 1) + b"\n", line * LINE)
+            os.pwrite(handle, _line(path), line * LINE)
 
     def settled(self, directory: str) -> None:
         """What was noted last of a hash directory is done, and told."""
@@ -79,24 +81,26 @@ class Intents:
             self._free.clear()
 
     def _begin(self, device: str) -> None:
-        """The first time that a device is seen: put aside what is there."""
-        self._free[device], self._used[device] = [], 0
+        """The first time that a device is seen: put aside what is there, and begin a file that a power cut does not take."""
+        self._free[device], self._used[device] = [], 1
         file = self._file(device)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError):
             os.rename(file, f"{file}.{os.stat(file).st_mtime_ns}")
+        with contextlib.suppress(OSError):
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(handle, _line(boot()), 0)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            sync_directory(os.path.dirname(file))
 
     def _open(self, device: str) -> int:
-        """The file of a device, which a power cut does not take. It is open as long as anything is going on: a device that is
-        idle may be taken away."""
+        """The file of a device. It is open as long as anything is going on: a device that is idle may be taken away."""
         with self._lock:
             handle = self._handles.get(device)
             if handle is None:
-                try:
-                    handle = os.open(self._file(device), os.O_WRONLY | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                    os.fsync(handle)
-                    sync_directory(f"{self._devices.root}/{device}")
+                handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._handles[device] = handle
             return handle
 
@@ -107,6 +111,23 @@ class Intents:
 
     def _file(self, device: str) -> str:
         return f"{self._devices.root}/{device}/{FILE}"
+
+
+def boot() -> str:
+    """What this boot of the machine is called; "" where it has no name."""
+    with contextlib.suppress(OSError):
+        return BOOT.read_text().strip()
+    return ""
+
+
+def is_of_this_boot(file: str) -> bool:
+    """Whether all that was written to a file of intents is in it: the machine has not been off since."""
+    with open(file, "rb") as held:
+        return held.read(LINE) == _line(boot()) != _line("")
+
+
+def _line(text: str) -> bytes:
+    return text.encode().ljust(LINE - 1) + b"\n"
 
 
 def read(file: str) -> list[str]:

@@ -48,7 +48,7 @@ class Recovery:
         for device, file in await in_thread(self._left):
             try:
                 await self._tell_all(device, await in_thread(intents.read, file))
-                if not await in_thread(_is_of_another_boot, file):
+                if await in_thread(intents.is_of_this_boot, file):
                     await in_thread(os.unlink, file)
             except OSError as error:
                 log.error("what a crash has left on %s cannot be told now: %s", device, error)
@@ -166,7 +166,3 @@ def _changed_at(directory: str) -> float:
         return os.stat(directory).st_mtime
     except OSError:
         return 0.0
-
-
-def _is_of_another_boot(file: str) -> bool:
-    return os.stat(file).st_mtime < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
