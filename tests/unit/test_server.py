@@ -56,6 +56,33 @@ async def test_a_refused_upload_is_never_asked_for() -> None:
         assert (await exchange(port, head)).startswith(b"HTTP/1.1 401 ")
 
 
+async def test_what_of_a_body_is_at_hand() -> None:
+    """What came with the headers needs no waiting; what did not come, or was not asked for, does."""
+    told: list[bytes | None] = []
+
+    async def take(request: Request) -> Response:
+        told.append(request.at_hand())
+        async for piece in request.chunks():
+            told.append(piece)
+            told.append(request.at_hand())
+            break
+        return Response(200)
+
+    head = b"PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+    async with serving(take) as port:
+        await exchange(port, head + b"\r\nabc")
+        assert told == [b"abc"]
+        told.clear()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head + b"Expect: 100-continue\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        writer.write(b"abc")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        await writer.wait_closed()
+        assert told == [None, b"abc", b""]
+
+
 async def test_chunked_body() -> None:
     sent = b"POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
     async with serving(echo) as port:

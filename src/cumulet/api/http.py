@@ -60,6 +60,10 @@ class Wire(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]: ...
 
+    def at_hand(self) -> bytes | None:
+        """What of the body has come and was not read yet: nothing after its end, None where it has to be waited for."""
+        ...
+
 
 class Request:
     """One HTTP request. `path` is decoded, `raw_path` is what was sent; `headers` look-ups ignore case; `remote` is the peer's
@@ -104,6 +108,11 @@ class Request:
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, in pieces of bounded size; reading begins (and 100-continue is sent) with the first."""
         return self._wire.chunks()
+
+    def at_hand(self) -> bytes | None:
+        """The next piece of the body, if nobody has to wait for it: that of a small one comes with its headers, mostly. None
+        where one has to wait, by `chunks`; nothing after the end."""
+        return self._wire.at_hand()
 
     async def read(self, limit: int = MAX_BODY) -> bytes:
         """The whole body, which is JSON wherever it is read as a whole; TooLarge over `limit` bytes, Invalid if it is not

@@ -55,6 +55,12 @@ class AiohttpWire:
         except (ConnectionError, web.RequestPayloadError) as error:
             raise Invalid(f"The request body was cut off: {error}") from error
 
+    def at_hand(self) -> bytes | None:
+        content = self._request.content
+        if self.unasked or content.exception() is not None:
+            return None
+        return b"" if content.at_eof() else content.read_nowait() or None
+
 
 class AiohttpWebSocket:
     """A websocket, from aiohttp."""

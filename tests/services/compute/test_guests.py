@@ -25,6 +25,9 @@ class NoWire:
         for piece in tuple[bytes, ...]():
             yield piece
 
+    def at_hand(self) -> bytes | None:
+        return None
+
 
 class Said:
     """A request's body that is there already."""
@@ -34,6 +37,9 @@ class Said:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self.data
+
+    def at_hand(self) -> bytes | None:
+        return None
 
 
 async def ask(compute: Compute, path: str, remote: str, network: str = NETWORK) -> Response:

@@ -22,6 +22,9 @@ class Sent:
         if self._data:
             yield self._data
 
+    def at_hand(self) -> bytes | None:
+        return None
+
 
 async def ask(ctx: Ctx, service: str, method: str, path: str, body: Any = None, query: str = "") -> Any:
     """What the service's API answers to the caller; its errors are raised in its own words."""

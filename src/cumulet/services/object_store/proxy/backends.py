@@ -183,12 +183,13 @@ class Backends:
         return best(answers, quorum(len(requests)), unless)
 
     async def _written(self, devices: "Iterator[tuple[Device, bool]]", request: BackendRequest) -> Response:
-        response = refuse(503)
+        status = 503
         for device, _ in devices:
             response = await self.call(device, request)
             if response.status < 500:
                 return response
-        return response if response.status == 507 else refuse(503)
+            status = response.status
+        return response if status == 507 else refuse(503)
 
 
 def best(answers: Sequence[Response], enough: int, unless: "dict[int, int] | None" = None) -> Response:

@@ -200,8 +200,10 @@ async def _patient(http: HttpRequest) -> AsyncIterator[bytes]:
     pieces = http.chunks()
     try:
         while True:
-            async with asyncio.timeout(CLIENT_TIMEOUT):
-                piece = await anext(pieces, b"")
+            piece = http.at_hand()
+            if piece is None:
+                async with asyncio.timeout(CLIENT_TIMEOUT):
+                    piece = await anext(pieces, b"")
             if not piece:
                 return
             yield piece

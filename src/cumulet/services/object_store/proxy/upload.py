@@ -74,7 +74,7 @@ class Intake:
 
 async def _one(backends: Backends, found: Place, request: BackendRequest, intake: Intake) -> Response:
     """To the one node that keeps the object, or to one that stands in for it."""
-    response = refuse(503)
+    response: Response | None = None
     for device, _ in backends.candidates(found.ring, found.partition):
         try:
             response = await backends.call(device, replace(request, body=intake.stream()))
@@ -83,9 +83,9 @@ async def _one(backends: Backends, found: Place, request: BackendRequest, intake
                 raise
         if intake.failure is not None:
             raise intake.failure
-        if response.status < 500 or intake.begun:
+        if response is not None and (response.status < 500 or intake.begun):
             break
-    return best([response], 1)
+    return best([response or refuse(503)], 1)
 
 
 class Branch:
