@@ -150,6 +150,79 @@ class Parts(S3User):
         return self.call("HEAD", f"{self.bucket}+segments").ok
 
 
+class Kept(S3User):
+    """A bucket with versions: the newest of an object's versions is what there is. `versions` are by key and id, their data or
+    None for the mark of a delete."""
+
+    bucket = "with-versions"
+
+    def prepare(self) -> None:
+        self.versions: dict[tuple[str, str], bytes | None] = {}
+        self.removed: set[tuple[str, str]] = set()
+        self.s3.create_bucket(Bucket=self.bucket)
+        self.s3.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    def act(self) -> None:
+        key, what = self.dice.choice("ab"), self.dice.random()
+        there = self.of(key)
+        if what < 0.4 or not there:
+            self.begun = ("put", key, self.data(10, 5000))
+        elif what < 0.55:
+            self.begun = ("delete", key, None)
+        else:
+            self.begun = ("remove", key, there[0] if what < 0.85 else self.dice.choice(there))
+        self.do(*self.begun)
+
+    def of(self, key: str) -> list[str]:
+        """The ids of an object's versions, the newest first: they are times."""
+        return sorted((version for of, version in self.versions if of == key), reverse=True)
+
+    def do(self, what: str, key: str, more: Any) -> None:
+        at = {"Bucket": self.bucket, "Key": key}
+        if what == "put":
+            self.versions[key, self.s3.put_object(Body=more, **at)["VersionId"]] = more
+        elif what == "delete":
+            told = self.s3.delete_object(**at)
+            if "VersionId" in told:
+                self.versions[key, told["VersionId"]] = None
+            else:  # there was nothing to be deleted: as upstream's, it does not say how the mark is called
+                self.versions = self.look()
+        else:
+            self.s3.delete_object(VersionId=more, **at)
+            self.versions.pop((key, more), None)
+            self.removed.add((key, more))
+
+    def look(self) -> dict[tuple[str, str], bytes | None]:
+        told = self.s3.list_object_versions(Bucket=self.bucket)
+        found: dict[tuple[str, str], bytes | None] = {
+            (m["Key"], m["VersionId"]): None for m in told.get("DeleteMarkers", [])
+        }
+        for one in told.get("Versions", []):
+            got = self.s3.get_object(Bucket=self.bucket, Key=one["Key"], VersionId=one["VersionId"])
+            found[one["Key"], one["VersionId"]] = got["Body"].read()
+        return found
+
+    def check(self) -> None:
+        what, of, more = self.begun or (None, None, None)
+        found = self.look()
+        for place, data in self.versions.items():
+            assert (what, of, more) == ("remove", *place) or place in found, f"lost: {place}"
+            assert found.get(place, data) == data, f"another: {place}"
+        assert not self.removed & found.keys(), "deleted and back"
+        for place in found.keys() - self.versions.keys():
+            assert (what, of) in (("put", place[0]), ("delete", place[0])), f"nobody made {place}"
+            assert found[place] == more, f"torn: {place}"
+        self.versions = found
+        if self.begun:
+            self.do(*self.begun)
+        keys = self.keys(self.bucket)
+        for key in "ab":
+            newest = self.of(key)[:1]
+            data = self.versions[key, newest[0]] if newest else None
+            assert (key in keys) == (data is not None), f"{key} is not what its newest version is"
+            assert data is None or self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read() == data
+
+
 class Rules(S3User):
     """Lifecycle rules: what is below old/ ends at once, all else stays."""
 

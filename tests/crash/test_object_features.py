@@ -13,11 +13,26 @@ from tests.crash.object_disk import settled
 from tests.crash.object_users import Site, User, all_at_once, kill_while_they_work
 from tests.crash.object_users_large import Bulk, Copies, Dynamic, Static
 from tests.crash.object_users_more import Accounts, Boxes, Expiring, Quotas
-from tests.crash.object_users_s3 import Parts, Rules
+from tests.crash.object_users_s3 import Kept, Parts, Rules
 from tests.crash.object_users_versions import History, Stack, Versioned
 
 ROUNDS = 4
-USERS = (Versioned, Stack, History, Static, Dynamic, Bulk, Copies, Boxes, Quotas, Expiring, Accounts, Parts, Rules)
+USERS = (
+    Versioned,
+    Stack,
+    History,
+    Static,
+    Dynamic,
+    Bulk,
+    Copies,
+    Boxes,
+    Quotas,
+    Expiring,
+    Accounts,
+    Parts,
+    Rules,
+    Kept,
+)
 OFTEN = {
     "CUMULET_OBJECT_UPDATE_INTERVAL": "0.3",
     "CUMULET_OBJECT_EXPIRER_INTERVAL": "0.3",

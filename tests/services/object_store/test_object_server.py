@@ -12,7 +12,7 @@ import pytest
 from cumulet.services.object_store.message import Headers, Response, drain
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device
-from cumulet.services.object_store.storage import async_pending
+from cumulet.services.object_store.storage import async_pending, object_updates
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.hot import Hot
 from cumulet.services.object_store.storage.object_file import ZERO, Object
@@ -234,6 +234,25 @@ def test_what_cannot_be_told_is_kept(node: Node) -> None:
     assert update is not None
     assert (update.method, update.account, update.container, update.object) == ("PUT", "a", "c", "o")
     assert update.headers["X-Size"] == "4"
+
+
+async def test_what_takes_long_to_be_told_is_kept_before_the_answer(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = asyncio.Event()
+
+    async def call(device: Device, request: BackendRequest) -> Response:
+        await slow.wait()
+        return Response(201)
+
+    monkeypatch.setattr(object_updates, "PATIENCE", 0.01)
+    monkeypatch.setattr(node.containers, "call", call)
+    two = UPDATE | {"X_Container_Host": "10.0.0.1:6001, 10.0.0.2:6001", "X_Container_Device": "sdb, sdc"}
+    assert (await node._ask("PUT", "o", b"four", None, two))[0] == 201
+    (kept,) = [name for name in node.files() if name.startswith("async_pending/")]
+    assert async_pending.decode((node.root / "sda" / kept).read_bytes()).object == "o"
+    slow.set()
+    await node.server.updates.settle()
 
 
 def test_the_queue_of_what_is_to_be_deleted(node: Node) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from cumulet.services.object_store.s3.errors import S3Error
 from tests.services.object_store.s3.conftest import S3Cloud
 from tests.services.object_store.s3.test_s3_bucket import code, keys
 
@@ -40,6 +41,25 @@ def test_versions_are_kept_and_deleted(client: Any, versioned: str) -> None:
     with pytest.raises(ClientError) as refused:
         client.get_object(Bucket=versioned, Key="key", VersionId=two)
     assert code(refused) in ("NoSuchVersion", "NoSuchKey")
+
+
+def test_a_delete_that_was_cut_off_is_made_again(client: Any, versioned: str) -> None:
+    one, two = put(client, versioned, b"one"), put(client, versioned, b"two")
+
+    async def never(*_: Any) -> None:
+        raise S3Error("InternalError")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cumulet.services.object_store.s3.object._restore", never)
+        with pytest.raises(ClientError):
+            client.delete_object(Bucket=versioned, Key="key", VersionId=two)
+    client.delete_object(Bucket=versioned, Key="key", VersionId=two)
+    assert client.get_object(Bucket=versioned, Key="key")["VersionId"] == one
+    client.delete_object(Bucket=versioned, Key="key")
+    client.delete_object(Bucket=versioned, Key="key", VersionId=two)  # the last that was said is that it is gone
+    with pytest.raises(ClientError) as refused:
+        client.get_object(Bucket=versioned, Key="key")
+    assert code(refused) == "NoSuchKey"
 
 
 def test_pages_of_versions(client: Any, versioned: str) -> None:

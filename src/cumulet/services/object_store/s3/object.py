@@ -267,7 +267,12 @@ async def remove(s3: S3Request, key: str, version: str | None) -> Response:
             raise
     if version is not None:
         query |= {"version-id": version, "symlink": "get"}
-    response = await s3.ask("DELETE", s3.bucket, key, headers={"Accept": "application/json"}, query=query)
+    try:
+        response = await s3.ask("DELETE", s3.bucket, key, headers={"Accept": "application/json"}, query=query)
+    except S3Error as error:
+        if error.code == "NoSuchKey" and version not in (None, "null"):
+            await _restore_missing(s3, key)
+        raise
     if "multipart-manifest" in query:
         response.body = await drain(response)  # only then the parts are gone
     if response.headers.get("X-Object-Current-Version-Id") == "null":
@@ -282,6 +287,16 @@ async def _with_parts(s3: S3Request, key: str, version: str | None) -> dict[str,
     if not is_slo(found):
         return {}
     return {"multipart-manifest": "delete", **({"async": "on"} if found.headers.get(f"{SYSMETA}Etag") else {})}
+
+
+async def _restore_missing(s3: S3Request, key: str) -> None:
+    """Of a delete that was cut off: its version is gone, but the one before is not yet the latest."""
+    try:
+        await s3.ask("HEAD", s3.bucket, key, query={"symlink": "get"})
+    except S3Error as error:
+        if error.code != "NoSuchKey":
+            raise
+        await _restore(s3, key)
 
 
 async def _restore(s3: S3Request, key: str) -> Response | None:
