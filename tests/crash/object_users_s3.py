@@ -31,6 +31,10 @@ class S3User(User):
             config=config,
         )
 
+    def leave(self) -> None:
+        super().leave()
+        self.s3.close()
+
     def keys(self, bucket: str) -> set[str]:
         return {one["Key"] for one in self.s3.list_objects_v2(Bucket=bucket).get("Contents", [])}
 

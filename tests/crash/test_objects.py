@@ -59,7 +59,10 @@ class Clients:
 
     def work(self, number: int, known: Known) -> None:
         choose = random.Random(f"{self.seed} {number}")
-        session = requests.Session()  # each call by itself would take a port of its own, which a start may want
+        with requests.Session() as session:  # each call by itself would take a port of its own, which a start may want
+            self.write_and_delete(choose, session, number, known)
+
+    def write_and_delete(self, choose: random.Random, session: requests.Session, number: int, known: Known) -> None:
         for turn in itertools.count():
             name = f"{number}-{choose.randrange(12)}"
             data = os.urandom(choose.choice(SIZES)) + b"%d" % turn
@@ -89,6 +92,7 @@ class Clients:
         self.cloud.kill()
         for thread in threads:
             thread.join()
+        self.session.close()
 
     def check(self) -> None:
         """Every object is as one of the two that may be; the listing says the same, from the first request on."""
