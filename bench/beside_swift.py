@@ -152,9 +152,8 @@ class Comparison:
         self.wait = wait
         self.rows: list[Row] = []
         self.attempts = 0
-        say(
-            f"{'operation':<34}{'ours':>9}{'swift':>9}  {'ratio':<18}{'goal':<6}{'CPU ms: ours':>12}{'swift':>9}  others"
-        )
+        cpu = f"{'CPU ms: ours':>12}{'swift':>9}  {'cores':<10}others"
+        say(f"{'operation':<34}{'ours':>9}{'swift':>9}  {'ratio':<18}{'goal':<6}{cpu}")
 
     def objects(self, count: int) -> None:
         """Small objects, new names in each round."""
@@ -265,11 +264,11 @@ class Comparison:
         ratios = [mine / theirs for mine, theirs in zip(row.rates(0), row.rates(1), strict=True)]
         spread = f" ({min(ratios):.1f}-{max(ratios):.1f})" if len(ratios) > 1 else ""
         quiet = max(ours.others_cpu, swift.others_cpu) <= QUIET
-        say(
-            f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {f'{rates[0] / rates[1]:.1f}{spread}':<18}{row.goal:<6}"
-            f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {f'{ours.cores:.1f}, {swift.cores:.1f}':<10}{ours.others_cpu:.0f}, {swift.others_cpu:.0f} %"
-            f"{'' if quiet else '  not quiet'}"
-        )
+        cores = f"{ours.cores:.1f}, {swift.cores:.1f}"
+        cpu = f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {cores:<10}"
+        ratio = f"{rates[0] / rates[1]:.1f}{spread}"
+        others = f"{ours.others_cpu:.0f}, {swift.others_cpu:.0f} %" + ("" if quiet else "  not quiet")
+        say(f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {ratio:<18}{row.goal:<6}{cpu}{others}")
 
 
 def one(what: str, mib: int, work: Callable[[Site], object], site: Site) -> Figure:
