@@ -17,12 +17,14 @@ What the columns are:
   ratio         the one by the other, and in brackets the lowest and the highest of the rounds
   goal          what the ratio shall be; of a large object, its share of cp (made durable) or of the loopback
   CPU ms        what all processes of a side used for each request of that round: swift's servers and memcached; all of Cumulet
+  cores         how many cores the side used then
   others        CPU that neither the side nor its client used in that round, in percent of a core
 
-Others' work does not slow both alike: Cumulet is one process, and swift's twelve can use every core, so on a machine with two a
-neighbour that takes one of them flatters Cumulet. A row counts where `others` is small, and one with more than 15 is marked
+Others' work does not slow both alike: Cumulet is one process, and swift's twelve use every core (1.9 of two, when left alone),
+so a neighbour that takes one of two flatters Cumulet. A row counts where `others` is small, and one with more than 15 is marked
 `not quiet`; CPU for each request can be compared there still. --wait has each measurement wait for a quiet moment. swift's
-connections fall to its workers by chance: give it several rounds. A line of JSON with every round's figures comes last.
+connections fall to its workers by chance: give it several rounds. A round in which a side answers an error, as swift does on a
+machine that is too busy, is said and done again. A line of JSON with every round's figures comes last.
 """
 
 import argparse
@@ -85,6 +87,11 @@ class Taken(Struct):
     others_cpu: float
     client_cpu_ms: float
 
+    @property
+    def cores(self) -> float:
+        """How many the side used."""
+        return self.figure.cpu_ms * self.figure.per_second / 1000
+
 
 class Row(Struct):
     """An operation on both sides: in each round what one took, then the other."""
@@ -145,9 +152,8 @@ class Comparison:
         self.wait = wait
         self.rows: list[Row] = []
         self.attempts = 0
-        say(
-            f"{'operation':<34}{'ours':>9}{'swift':>9}  {'ratio':<18}{'goal':<6}{'CPU ms: ours':>12}{'swift':>9}  others"
-        )
+        cpu = f"{'CPU ms: ours':>12}{'swift':>9}  {'cores':<10}others"
+        say(f"{'operation':<34}{'ours':>9}{'swift':>9}  {'ratio':<18}{'goal':<6}{cpu}")
 
     def objects(self, count: int) -> None:
         """Small objects, new names in each round."""
@@ -258,11 +264,11 @@ class Comparison:
         ratios = [mine / theirs for mine, theirs in zip(row.rates(0), row.rates(1), strict=True)]
         spread = f" ({min(ratios):.1f}-{max(ratios):.1f})" if len(ratios) > 1 else ""
         quiet = max(ours.others_cpu, swift.others_cpu) <= QUIET
-        say(
-            f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {f'{rates[0] / rates[1]:.1f}{spread}':<18}{row.goal:<6}"
-            f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {ours.others_cpu:.0f}, {swift.others_cpu:.0f} %"
-            f"{'' if quiet else '  not quiet'}"
-        )
+        cores = f"{ours.cores:.1f}, {swift.cores:.1f}"
+        cpu = f"{ours.figure.cpu_ms:>12.3f}{swift.figure.cpu_ms:>9.3f}  {cores:<10}"
+        ratio = f"{rates[0] / rates[1]:.1f}{spread}"
+        others = f"{ours.others_cpu:.0f}, {swift.others_cpu:.0f} %" + ("" if quiet else "  not quiet")
+        say(f"{row.what:<34}{rates[0]:>9.1f}{rates[1]:>9.1f}  {ratio:<18}{row.goal:<6}{cpu}{others}")
 
 
 def one(what: str, mib: int, work: Callable[[Site], object], site: Site) -> Figure:
@@ -294,7 +300,8 @@ def both(directory: Path, programs: Path) -> Iterator[list[Side]]:
                 ]
             finally:
                 if complaints := swift.errors():
-                    say(f"  (swift logged {len(complaints)} errors, of which the last: {complaints[-1][:300]})")
+                    say(f"  (swift logged {len(complaints)} errors, of which the last:)")
+                    say("".join(f"    {line[:300]}\n" for line in complaints[-5:]).rstrip())
     finally:
         cloud.destroy()
 
