@@ -12,7 +12,7 @@ packages=(python3 python3-venv qemu-system-x86 qemu-utils qemu-block-extra nftab
   openssh-client genisoimage novnc kmod)
 ldap_packages=(gcc libc6-dev python3-dev libldap-dev libsasl2-dev) # python-ldap is compiled
 image_packages=(xz-utils zstd cpio syslinux mtools dosfstools e2fsprogs fdisk)
-test_packages=(chromium slapd ldap-utils iptables ufw mariadb-server rabbitmq-server tgt rsync openssh-server
+test_packages=(chromium slapd ldap-utils iptables ufw mariadb-server rabbitmq-server tgt rsync rclone openssh-server
   iputils-ping)
 case $purpose in
   run) packages+=("${image_packages[@]}" "${ldap_packages[@]}") ;;
