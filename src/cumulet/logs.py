@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -27,6 +28,36 @@ GATHER = 0.05
 """Seconds that a line waits for others."""
 TOGETHER = 1000
 """Lines of one write, at most."""
+
+
+class Record(logging.LogRecord):
+    """An event with what some format shows of it, which is half of what the standard library finds out for each: where in the
+    code it came from, in which thread and process. The access log has one for each request."""
+
+    pathname = filename = module = funcName = threadName = processName = ""  # noqa: N815 - their names in the library
+    lineno = thread = process = 0
+    relativeCreated = 0.0  # noqa: N815
+
+    def __init__(
+        self,
+        name: str,
+        level: int,
+        pathname: str,
+        lineno: int,
+        msg: object,
+        args: Any,
+        exc_info: Any,
+        func: str | None = None,
+        sinfo: str | None = None,
+        **_more: Any,
+    ) -> None:
+        self.name = name
+        self.levelno, self.levelname = level, logging.getLevelName(level)
+        one = args[0] if args and len(args) == 1 else None
+        self.msg, self.args = msg, one if one and isinstance(one, Mapping) else args
+        self.exc_info, self.exc_text, self.stack_info = exc_info, None, sinfo
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
 
 
 class TextFormatter(logging.Formatter):
@@ -119,9 +150,10 @@ def configure_logging(settings: Settings) -> None:
     writer = LogWriter(handlers)
     writer.start()
     atexit.register(writer.stop)
-    # Facts of each event that no format shows, and that cost more to find out than the rest of it.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # as the standard library's own page on logging has it
+    logging.setLogRecordFactory(Record)
+    logging._srcfile = (
+        None  # nobody asks where in the code an event came from; so the standard library's own page has it
+    )
     root = logging.getLogger()
     root.handlers = [writer]
     root.setLevel(settings.log_level.upper())

@@ -46,7 +46,7 @@ async def test_reading_an_object_from_memory(kept: Store, method: str) -> None:
     assert reply.status == 200
     assert reply.data == (DATA if method == "GET" else b"")
     assert spent.calls["/services/object_store/storage/object_file.py:read"] == 0
-    assert spent.calls.total() <= 135, str(spent)
+    assert spent.calls.total() <= 120, str(spent)
 
 
 async def test_writing_an_object(kept: Store) -> None:

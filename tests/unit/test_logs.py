@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cumulet import logs
-from cumulet.logs import LogFile, LogWriter, TextFormatter
+from cumulet.logs import LogFile, LogWriter, Record, TextFormatter
 
 
 @contextmanager
@@ -126,3 +127,17 @@ def test_times_are_as_the_standard_librarys() -> None:
     for created in (1e9, 1e9 + 0.25, 1e9 + 1.999, 1_700_000_000.5):
         record.created, record.msecs = created, (created % 1) * 1000
         assert ours.format(record) == theirs.format(record)
+
+
+def test_an_event_is_shown_as_the_standard_librarys() -> None:
+    cases: list[tuple[str, Any]] = [
+        ("%s and %d", ("a", 1)),
+        ("%(name)s", ({"name": "b"},)),
+        ("one mapping: %s", ({},)),
+        ("none", ()),
+    ]
+    formatter = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    for message, arguments in cases:
+        for exc_info in (None, (ValueError, ValueError("x"), None)):
+            told = ("cumulet", logging.WARNING, "", 0, message, arguments, exc_info)
+            assert formatter.format(Record(*told)) == formatter.format(logging.LogRecord(*told))

@@ -44,7 +44,8 @@ class Timestamp(Struct, frozen=True, order=True, gc=False):
     @property
     def internal(self) -> str:
         """What nodes say to each other and files are named by."""
-        return f"{self.normal}_{self.offset:016x}" if self.offset else self.normal
+        normal = f"{self.ticks // 100_000:010d}.{self.ticks % 100_000:05d}"
+        return f"{normal}_{self.offset:016x}" if self.offset else normal
 
     @property
     def seconds(self) -> float:

@@ -9,11 +9,11 @@ Reference: https://docs.openstack.org/swift/latest/middleware.html#symlink
 """
 
 from collections.abc import Awaitable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
+from msgspec import Struct
 
 from cumulet.api.http import encode_json
 from cumulet.services.object_store.message import (
@@ -52,8 +52,7 @@ MAX_LINKS = 2
 FORMAT = "X-Symlink-Target header must be of the form <container name>/<object name>"
 
 
-@dataclass(slots=True)
-class Walk:
+class Walk(Struct):
     """From a link to what it stands for: how many links there were, and where the last one led."""
 
     links: int = 0

@@ -53,7 +53,8 @@ class Backends:
         if shuffled and len(primaries) > 1:
             random.shuffle(primaries)
         if not self._errors:
-            yield from ((device, True) for device in primaries)
+            for device in primaries:
+                yield device, True
             left = len(primaries)
             for device in ring.handoffs(partition):
                 if not left:

@@ -78,7 +78,8 @@ class Front:
         return await self._finish(http, response, caller, transaction, started)
 
     def _request(self, http: HttpRequest, headers: Headers, caller: Caller, transaction: str) -> Request:
-        if len(http.raw_path) + len(http.query.raw) > MOST_URL:
+        query = http.query
+        if len(http.raw_path) + len(query.raw) > MOST_URL:
             raise Refusal(refuse(414, "The path and the query are longer than the 8192 bytes that are taken here."))
         version, account, container, object = parts_of(_path(http.raw_path))
         return Request(
@@ -87,7 +88,7 @@ class Front:
             container,
             object,
             headers,
-            http.query,
+            query,
             body=_body(http, headers),
             version=version,
             caller=caller,

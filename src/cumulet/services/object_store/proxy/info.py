@@ -6,7 +6,6 @@ Metadata is by name without its prefix, in lower case: `X-Container-Meta-Quota-B
 """
 
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,22 +63,26 @@ class InfoCache:
         self._known.pop(key, None)
 
 
-def account_info(app: Handler, request: Request, account: str = "", *, fresh: bool = False) -> Awaitable[Info]:
+async def account_info(app: Handler, request: Request, account: str = "", *, fresh: bool = False) -> Info:
     """What is known of an account. `fresh`: its counts of this moment matter."""
-    return _asked(app, request, "account", (account or request.account, "", ""), fresh)
+    key = (account or request.account, "", "")
+    known: Info | None = None if fresh else request.memo.get(key)
+    return await _asked(app, request, "account", key, fresh) if known is None else known
 
 
-def container_info(
+async def container_info(
     app: Handler, request: Request, container: str = "", account: str = "", *, fresh: bool = False
-) -> Awaitable[Info]:
+) -> Info:
     """What is known of a container. `fresh`: its counts of this moment matter."""
     key = (account or request.account, container or request.container, "")
-    return _asked(app, request, "container", key, fresh)
+    known: Info | None = None if fresh else request.memo.get(key)
+    return await _asked(app, request, "container", key, fresh) if known is None else known
 
 
-def object_info(app: Handler, request: Request, container: str = "", object: str = "") -> Awaitable[Info]:
+async def object_info(app: Handler, request: Request, container: str = "", object: str = "") -> Info:
     key = (request.account, container or request.container, object or request.object)
-    return _asked(app, request, "object", key, True)
+    known: Info | None = request.memo.get(key)
+    return await _asked(app, request, "object", key, True) if known is None else known
 
 
 def forget(request: Request, account: str, container: str = "", object: str = "") -> None:
@@ -91,9 +94,7 @@ def forget(request: Request, account: str, container: str = "", object: str = ""
 
 
 async def _asked(app: Handler, request: Request, level: Level, key: Key, fresh: bool) -> Info:
-    found: Info | None = request.memo.get(key)
-    if found is not None and (not fresh or level == "object"):
-        return found
+    """What nothing is known of yet in the course of this request."""
     infos: InfoCache | None = request.memo.get(INFOS)
     found = infos.get(key) if infos is not None and not fresh else None
     if found is None:

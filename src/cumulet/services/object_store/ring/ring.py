@@ -49,7 +49,7 @@ class Table:
         for row in self.data.table:
             if partition < len(row) and row[partition] not in found:
                 found.append(row[partition])
-        return tuple([device for number in found if (device := self.all[number]) is not None])
+        return tuple(filter(None, map(self.all.__getitem__, found)))
 
     def handoffs(self, partition: int) -> list[Device]:
         primaries = self.devices(partition)

@@ -133,16 +133,15 @@ class ObjectServer:
         asked = request.headers
         now = timestamp_of(asked, needed=False)
         whole = request.method == "GET"
-        opens_expired = sees_expired(asked)
         _, directory = self._hashed(request)
         held = self.hot.get(directory)
         if held is not None and (not whole or held.found.body is not None):
             found, headers = held.found, held.headers.copy()
-            if object_file.has_ended(found, now) and not opens_expired:
+            if object_file.has_ended(found, now) and not sees_expired(asked):
                 return _absent(asked, Absent(found.timestamp))
         else:
             try:
-                found, seen = await self._fetch(self._named(request)[0], directory, now, opens_expired, whole)
+                found, seen = await self._fetch(self._named(request)[0], directory, now, sees_expired(asked), whole)
             except Absent as absent:
                 return _absent(asked, absent)
             headers = headers_of(found)
