@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
+from cumulet.core import db
 from cumulet.core.context import system_caller
 from cumulet.core.errors import Conflict, NotFound
 from cumulet.core.kernel import Kernel
+from cumulet.services.image import image_data
+from cumulet.services.image.image import Image
 from cumulet.services.image.runtime import GUEST_IMAGE_ID, ImageRuntime
 from tests.harness import CALLERS, Client, Reply
 
@@ -297,3 +300,27 @@ async def test_what_other_services_ask(client: Client, images: ImageRuntime, tmp
         properties={"image_type": "snapshot"},
     )  # fmt: skip
     assert snapshot.owner == "project-demo" and snapshot.properties == {"image_type": "snapshot"}
+
+
+async def test_an_upload_that_is_cut_off_when_it_is_done_keeps_its_data(
+    images: ImageRuntime, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who uploads is cancelled while what he sent is written down as the image's: it is, and its file stays."""
+    image = await make(client)
+    loop, finish = asyncio.get_running_loop(), image_data.finish
+
+    def cut_off(tx: Any, /, image_id: str, **found: Any) -> None:
+        finish(tx, image_id, **found)
+        loop.call_soon_threadsafe(taking.cancel)
+
+    monkeypatch.setattr(image_data, "finish", cut_off)
+    row = await images.kernel.db.run(lambda tx: db.get(tx, Image, image["id"]))
+    taking = asyncio.create_task(images.take(row, pieces(b"data of it")))
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert (await show(client, image))["status"] == "active"
+    assert (await client("GET", image["file"])).data == b"data of it"
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data

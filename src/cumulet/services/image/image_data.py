@@ -134,6 +134,12 @@ def give_up(tx: Connection, image_id: str) -> None:
     db.update_where(tx, Image, where, status="queued", updated_at=now())
 
 
+def has_data(tx: Connection, image_id: str) -> bool:
+    """Whether an image has been finished."""
+    image = db.first(tx, Image, Image.table.c.id == image_id)
+    return image is not None and image.status in ("active", "deactivated")
+
+
 def finish(tx: Connection, /, image_id: str, **found: Any) -> None:
     """`saving` to `active`, with what is now known of the data; Gone if the image was deleted meanwhile."""
     where = [Image.table.c.id == image_id, Image.table.c.status == "saving"]

@@ -255,7 +255,8 @@ class ImageRuntime:
                 places = [self.stores.place(target.name, image.id)]
                 await run(image_data.finish, image.id, places=places, virtual_size=size, **received.facts)
             except BaseException:
-                await discard(target, image.id)
+                if not await run(image_data.has_data, image.id):  # it has where it was cut off after it was finished
+                    await discard(target, image.id)
                 raise
             finally:
                 await in_thread(spooled.unlink, missing_ok=True)
