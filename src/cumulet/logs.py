@@ -151,9 +151,8 @@ def configure_logging(settings: Settings) -> None:
     writer.start()
     atexit.register(writer.stop)
     logging.setLogRecordFactory(Record)
-    logging._srcfile = (
-        None  # nobody asks where in the code an event came from; so the standard library's own page has it
-    )
+    # Nobody asks where in the code an event came from; so the standard library's own page on logging has it.
+    logging._srcfile = None
     root = logging.getLogger()
     root.handlers = [writer]
     root.setLevel(settings.log_level.upper())

@@ -58,5 +58,7 @@ class StorageHost:
             await self.objects.stop()
         if self.catalogue is not None:
             await self.catalogue.stop()
+        if self.objects is not None:
+            await self.objects.forget_intents()
         await self.nodes.stop()
         self.devices.close()

@@ -511,7 +511,7 @@ def _has_conditions(asked: Headers) -> bool:
 
 def _takes_long_to_remove(old: Metadata) -> bool:
     """Whether an object's file is so large that nobody should wait until it is gone. One that stays because of a crash goes
-    with the next change of the object, or when its suffix is hashed."""
+    with the next change of the object, when its suffix is hashed, or with old tombstones, which is once a day at least."""
     return int(old.get("Content-Length") or 0) > LARGE
 
 

@@ -71,4 +71,7 @@ class Objects:
     async def stop(self) -> None:
         await self.tasks.stop()
         await self.server.updates.settle()
+
+    async def forget_intents(self) -> None:
+        """All that was told is on the disk: to be called when the containers' databases are closed."""
         await in_thread(self.server.intents.close)
