@@ -44,9 +44,9 @@ import msgspec
 from msgspec import Struct
 
 from bench import listings
-from bench.images import PIECE, Site, loopback, timed
+from bench.images import PIECE, Site, download, loopback, timed
 from bench.measure import TICK, cpu_seconds
-from bench.objects import SMALL, Figure, Work, call, copy_beside, download, make_file, run, small_works, upload
+from bench.objects import SMALL, Figure, Work, call, copy_beside, make_file, run, small_works, upload
 from bench.upstream_swift import DEVICE, VERSION, Login, Missing, Swift, check, prepare
 from tests.cloud import ProcessCloud
 
@@ -176,7 +176,7 @@ class Comparison:
         self._make(CONTAINER)
         works: tuple[tuple[str, str, Callable[[], object], Callable[[Site], object]], ...] = (
             ("PUT", "cp", lambda: copy_beside(file), lambda site: upload(site, file)),
-            ("GET", "loopback", lambda: loopback(file), lambda site: download(site, mib * PIECE)),
+            ("GET", "loopback", lambda: loopback(file), lambda site: download(site, "/bench/large", mib * PIECE)),
         )
         for method, beside, by_hand, work in works:
             row, plain = Row(f"{method} {mib} MiB", "MiB/s", SHARE_GOAL), []

@@ -158,8 +158,9 @@ def upload(cloud: Site, image: str, file: Path) -> None:
         assert status.startswith(b"HTTP/1.1 204"), status
 
 
-def download(cloud: Site, image: str, size: int) -> None:
-    with cloud.connect(f"GET {{prefix}}/v2/images/{image}/file") as sock:
+def download(cloud: Site, path: str, size: int) -> None:
+    """Get so many bytes at a path."""
+    with cloud.connect(f"GET {{prefix}}{path}") as sock:
         sock.sendall(b"\r\n")
         head = b""
         while b"\r\n\r\n" not in head:
@@ -214,7 +215,7 @@ def move(cloud: Site, directory: Path, mib: int, rounds: int) -> list[Figure]:
     hand, alone, sent = best(rounds, by_hand, only_copy, up)
     after = memory() - before
     size = file.stat().st_size
-    wire, got = best(rounds, lambda: loopback(file), lambda: download(cloud, images[0], size))
+    wire, got = best(rounds, lambda: loopback(file), lambda: download(cloud, f"/v2/images/{images[0]}/file", size))
     end = memory() - before
     cloud.call("DELETE", f"/v2/images/{images[0]}")
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from bench.images import PIECE, Site, best, copy, loopback, site, swallow
+from bench.images import PIECE, Site, best, copy, download, loopback, site
 from bench.measure import cpu_seconds
 
 SMALL = (4 << 10, 64 << 10)
@@ -176,16 +176,6 @@ def upload(cloud: Site, file: Path) -> None:
         assert status.startswith(b"HTTP/1.1 201"), status
 
 
-def download(cloud: Site, size: int) -> None:
-    with cloud.connect("GET {prefix}/bench/large") as sock:
-        sock.sendall(b"\r\n")
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += sock.recv(4096)
-        assert head.startswith(b"HTTP/1.1 200"), head
-        swallow(sock, size - len(head.partition(b"\r\n\r\n")[2]))
-
-
 def copy_beside(file: Path) -> None:
     """Copy a file in its directory, durably, and remove the copy."""
     other = file.with_suffix(".copy")
@@ -202,7 +192,7 @@ def large(cloud: Site, directory: Path, mib: int, rounds: int) -> list[Figure]:
         upload(cloud, file)
 
     def down() -> None:
-        download(cloud, mib * PIECE)
+        download(cloud, "/bench/large", mib * PIECE)
 
     disk, sent = best(rounds, lambda: copy_beside(file), up)
     wire, got = best(rounds, lambda: loopback(file), down)
