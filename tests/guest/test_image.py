@@ -213,7 +213,15 @@ async def test_a_disk_that_becomes_another_instance(guest: Guest) -> None:
         await guest.driver.reboot(replace(guest.spec, config_drive=drive), hard=True)
     await banner(guest.port)
     await until_console(guest, "cloud-init-lite: instance i-2 host other")
-    await guest.ssh(WAIT.format("ps | grep '[d]ropbear -R' | grep -qv -e -s"))
+    assert "-s" not in (await guest.ssh("ps | grep '[d]ropbear -R'")).split()  # passwords, from its first banner on
     assert await guest.ssh("sudo md5sum /etc/dropbear/dropbear_ed25519_host_key") != old
     assert await guest.ssh("sudo md5sum /etc/shadow") != shadow
     assert await guest.ssh("cat", "proof") == "changed"
+
+
+async def test_ssh_that_was_started_too_early_starts_again_for_the_password(guest: Guest) -> None:
+    """As where instance data come after ssh had to start without: the old server's port is free before the new one."""
+    old = await guest.ssh("cat /run/dropbear.pid")
+    await guest.ssh("sudo /etc/ssh.start password")
+    await banner(guest.port)
+    assert await guest.ssh("cat /run/dropbear.pid") != old
