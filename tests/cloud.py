@@ -47,6 +47,14 @@ def free_offset() -> int:
     raise RuntimeError("no free range of ports was found")
 
 
+def free_port() -> int:
+    """A port below those that Linux gives to clients, so that none of them takes it before the server that it is for."""
+    for _ in range(1000):
+        with contextlib.suppress(OSError), contextlib.closing(_bound(number := random.randrange(10000, 32000))):
+            return number
+    raise RuntimeError("no free port was found")
+
+
 def _bound(number: int) -> socket.socket:
     sock = socket.socket()
     try:
@@ -120,7 +128,7 @@ class InProcessCloud(Cloud):
 
     def call(self, coroutine: Any) -> Any:
         """Run a coroutine on the cloud's own event loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(120)
 
     def start(self) -> None:
         self._thread.start()
@@ -129,7 +137,7 @@ class InProcessCloud(Cloud):
     def stop(self) -> None:
         self.call(self.program.stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
 
     def settle(self) -> None:
@@ -159,7 +167,7 @@ class ProcessCloud(Cloud):
         """A command line that runs where the cloud runs."""
         return [*(["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []), *arguments]
 
-    def start(self, timeout: float = 60.0) -> float:
+    def start(self, timeout: float = 120.0) -> float:
         """Start and wait for `ready in X s`; returns X. A port that a client has just had is waited for."""
         heard, until = self.launch(), time.monotonic() + MINUTE
         while True:
@@ -212,9 +220,9 @@ class ProcessCloud(Cloud):
     def _end(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(120)
             if self._listener is not None:
-                self._listener.join(10)
+                self._listener.join(60)
         self._tokens.clear()
 
     def run(self, *arguments: str, timeout: float = 300, check: bool = True) -> str:

@@ -78,7 +78,7 @@ class Node:
         threading.Thread(target=_listen, args=(self.process, heard), daemon=True).start()
         said = []
         while True:
-            line = heard.get(timeout=60)
+            line = heard.get(timeout=120)
             said.append(line)
             if line.startswith("ready in "):
                 return
@@ -91,7 +91,7 @@ class Node:
     def end(self, number: int = signal.SIGTERM) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
-            self.process.wait(30)
+            self.process.wait(60)
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -171,7 +171,7 @@ class ObjectCluster:
         number, _ = self.place(kind, *path)
         names = dict(zip(("account", "container", "object"), path, strict=False))
         where = target(BackendRequest(kind, method, device.name, number, **names))  # type: ignore[arg-type]
-        return requests.request(method, f"http://{device.address}:{device.port}{where}", timeout=20)
+        return requests.request(method, f"http://{device.address}:{device.port}{where}", timeout=60)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def object_cluster(directory: Path) -> Iterator[ObjectCluster]:
                 cluster.stop()
 
 
-def wait_until(what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(what: str, true: Callable[[], object], seconds: float = 120.0) -> None:
     """Wait until a condition holds; where it is a list of what is missing, it holds when that is empty."""
     end = time.monotonic() + seconds
     while True:

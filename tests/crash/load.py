@@ -263,7 +263,7 @@ def rows(cloud: Cloud, query: str) -> list[Any]:
     return found
 
 
-def settled(cloud: Cloud, timeout: float = 90) -> list[dict[str, Any]]:
+def settled(cloud: Cloud, timeout: float = 150) -> list[dict[str, Any]]:
     """The servers, once none is under way and no operation is unfinished."""
     deadline = time.monotonic() + timeout
     while True:
@@ -307,12 +307,22 @@ def set_up(cloud: Cloud, image: bytes, *, servers: int, sides: int) -> Site:
     return Site(made, network, public["id"], servers, sides)
 
 
-def kill_again_and_again(cloud: ProcessCloud, load: Load, *, rounds: int, dice: random.Random) -> None:
+def turns(least: int, enough: Callable[[], object]) -> Iterator[int]:
+    """Numbers of turns: so many, and more where too little was done in them to prove anything, as on a busy machine."""
+    for number in itertools.count():
+        if number >= 5 * least or (number >= least and enough()):
+            return
+        yield number
+
+
+def kill_again_and_again(
+    cloud: ProcessCloud, load: Load, *, rounds: int, dice: random.Random, enough: Callable[[], object] = lambda: True
+) -> None:
     """Load and SIGKILL, in turns; in some of them the next starts are killed as well, before one comes through.
 
     One of four ends is an orderly one: nothing may come of that either.
     """
-    for number in range(rounds):
+    for number in turns(rounds, enough):
         load.run()
         time.sleep(dice.uniform(0.2, 1.5))  # the moment of the kill is what is random here
         if number % 4 == 3:

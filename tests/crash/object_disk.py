@@ -158,4 +158,4 @@ def read_accounts(device: Path) -> list[tuple[Info, dict[str, tuple[int, int]]]]
 
 
 def _opened(path: Path) -> "contextlib.closing[sqlite3.Connection]":
-    return contextlib.closing(sqlite3.connect(f"file:{os.fspath(path)}?mode=ro", uri=True, timeout=5))
+    return contextlib.closing(sqlite3.connect(f"file:{os.fspath(path)}?mode=ro", uri=True, timeout=60))

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
-from tests.crash.load import rows
+from tests.crash.load import rows, turns
 
 ROUNDS = 4
 CLIENTS = 3
@@ -109,23 +109,27 @@ class Delegators:
 def test_sigkill_leaves_no_delegation_half_there(cloud: ProcessCloud) -> None:
     dice = random.Random(3)
     clients = Delegators(cloud)
-    for _ in range(ROUNDS):
+
+    def left() -> dict[str, int]:
+        return dict(rows(cloud, "SELECT id, remaining_uses FROM identity_trust"))
+
+    for _ in turns(ROUNDS, lambda: len(left()) > 5 and clients.won):
         clients.run()
         time.sleep(dice.uniform(0.5, 1.5))  # the moment of the kill is what is random here
         cloud.kill()
         clients.stop()
         cloud.start()
-    left = dict(rows(cloud, "SELECT id, remaining_uses FROM identity_trust"))
-    assert len(left) > 5 and clients.won
+    trusts = left()
+    assert len(trusts) > 5 and clients.won, "too little was done to prove anything"
     won = Counter(clients.won)
-    for id, uses in left.items():
+    for id, uses in trusts.items():
         assert 0 <= uses <= USES - won[id]
     credentials = {id for (id,) in rows(cloud, "SELECT id FROM identity_application_credential")}
-    there = {"trust": set(left), "application_credential": credentials}
+    there = {"trust": set(trusts), "application_credential": credentials}
     for kind, ids in there.items():
         assert clients.kept[kind] <= ids and not clients.gone[kind] & ids
     links = (
-        ("identity_trust_role", "trust_id", set(left), 2),
+        ("identity_trust_role", "trust_id", set(trusts), 2),
         ("identity_application_credential_role", "application_credential_id", credentials, 2),
         ("identity_application_credential_rule", "application_credential_id", credentials, 3),
     )

@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
+from tests.crash.load import turns
 
 ROUNDS = 6
 DATA = os.urandom(6_000_000)
@@ -162,7 +163,7 @@ def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
     assert kept == set(sizes) and files(cloud.data / "image-object-store") == set()
     assert len(segments) == sum(-(-size // SEGMENT) for size in sizes.values() if size > SEGMENT)
     waiting = {image["id"] for image in images if image["status"] == "uploading"}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while files(cloud.data / "image-staging") != waiting and time.monotonic() < deadline:
         time.sleep(0.05)  # what an import that has just ended staged is removed after its end is written down
     assert files(cloud.data / "image-staging") == waiting
@@ -173,7 +174,7 @@ def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
 def test_sigkill_during_imports(cloud: ProcessCloud, web: str) -> None:
     dice = random.Random(int(os.environ.get("CRASH_SEED", "1")))
     clients = Clients(cloud, web)
-    for number in range(ROUNDS):
+    for number in turns(ROUNDS, lambda: len(clients.promised) > ROUNDS):
         clients.stopped.clear()
         threads = [
             threading.Thread(target=clients.work, args=(random.Random(f"{number}.{one}.{dice.random()}"),)) for one in range(4)

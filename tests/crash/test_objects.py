@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
+from tests.crash.load import turns
 from tests.crash.object_disk import settled
 
 ROUNDS = 6
@@ -116,7 +117,7 @@ def test_kill_while_objects_are_written(cloud: ProcessCloud) -> None:
     clients = Clients(cloud, seed)
     assert clients.call("PUT", "/kill").status_code == 201
     try:
-        for turn in range(ROUNDS):
+        for turn in turns(ROUNDS, lambda: clients.done > 20 * ROUNDS):
             clients.seed = seed * 100 + turn
             clients.killed(choose.uniform(0.3, 2))
             cloud.start()

@@ -19,8 +19,10 @@ from cumulet.services.network.drivers.linux import namespace
 from cumulet.services.network.drivers.linux.filter import tap_name
 
 T = TypeVar("T")
+ANSWERED_WITHIN = 30.0
+"""Seconds that an answer may take where one must come: it is there at once, but the machine may be busy with other things."""
 REFUSED_AFTER = 0.6
-"""Seconds without an answer after which a packet counts as dropped."""
+"""Seconds without an answer after which a packet counts as dropped, where none may come."""
 
 MAGIC = bytes([99, 130, 83, 99])
 
@@ -61,9 +63,7 @@ class Guest:
         return one
 
     def accept(self, listener: socket.socket) -> socket.socket:
-        one = self.keep(listener.accept()[0])
-        one.settimeout(REFUSED_AFTER)
-        return one
+        return self.keep(listener.accept()[0])
 
     def remove(self) -> None:
         for one in self._sockets:
@@ -81,8 +81,8 @@ class Guest:
 
         return await namespace.in_thread(entered)
 
-    async def pings(self, address: str) -> bool:
-        return await self.call(lambda: ping(address))
+    async def pings(self, address: str, within: float = ANSWERED_WITHIN) -> bool:
+        return await self.call(lambda: ping(address, within))
 
     async def listen(self, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         def opened() -> socket.socket:
@@ -91,18 +91,18 @@ class Guest:
             listener.bind(("0.0.0.0", port))
             if kind == socket.SOCK_STREAM:
                 listener.listen(16)
-            listener.settimeout(REFUSED_AFTER)
+            listener.settimeout(ANSWERED_WITHIN)
             return listener
 
         return self.keep(await self.call(opened))
 
-    async def connect(self, address: str, port: int) -> socket.socket:
+    async def connect(self, address: str, port: int, within: float = ANSWERED_WITHIN) -> socket.socket:
         """Connect, raising TimeoutError if no answer comes."""
-        return self.keep(await self.call(lambda: socket.create_connection((address, port), timeout=REFUSED_AFTER)))
+        return self.keep(await self.call(lambda: socket.create_connection((address, port), timeout=within)))
 
-    async def reaches(self, address: str, port: int) -> bool:
+    async def reaches(self, address: str, port: int, within: float = ANSWERED_WITHIN) -> bool:
         try:
-            (await self.connect(address, port)).close()
+            (await self.connect(address, port, within)).close()
         except TimeoutError:
             return False
         return True
@@ -122,7 +122,6 @@ class Guest:
         def opened() -> socket.socket:
             raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             raw.bind(("eth0", 3))
-            raw.settimeout(REFUSED_AFTER)
             return raw
 
         return self.keep(await self.call(opened))
@@ -134,7 +133,7 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
-async def until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
+async def until(what: str, check: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Ask again until it is so."""
     deadline = time.monotonic() + seconds
     while not await check():
@@ -142,8 +141,14 @@ async def until(what: str, check: Callable[[], Awaitable[bool]], seconds: float 
         await asyncio.sleep(0.2)
 
 
-def seen(sniffer: socket.socket, needle: bytes) -> bool:
+def patience(answered: bool) -> float:
+    """How long to wait for what must come, or must not."""
+    return ANSWERED_WITHIN if answered else REFUSED_AFTER
+
+
+def seen(sniffer: socket.socket, needle: bytes, within: float = ANSWERED_WITHIN) -> bool:
     """Whether a frame with these bytes arrives before the line falls silent."""
+    sniffer.settimeout(within)
     with suppress(TimeoutError):
         while True:
             if needle in sniffer.recv(2048):
@@ -151,11 +156,11 @@ def seen(sniffer: socket.socket, needle: bytes) -> bool:
     return False
 
 
-def talks(one: socket.socket, other: socket.socket) -> bool:
+def talks(one: socket.socket, other: socket.socket, within: float = ANSWERED_WITHIN) -> bool:
     """Whether a new word gets from one end to the other; words that were held up do not count."""
     word = os.urandom(8)
     heard = b""
-    other.settimeout(REFUSED_AFTER)
+    other.settimeout(within)
     try:
         one.send(word)
         while word not in heard:
@@ -171,7 +176,7 @@ def checksum(data: bytes) -> int:
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def ping(address: str) -> bool:
+def ping(address: str, within: float = ANSWERED_WITHIN) -> bool:
     """One echo request from where the thread stands; whether its reply came."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     protocol = socket.IPPROTO_ICMPV6 if ":" in address else socket.IPPROTO_ICMP
@@ -181,7 +186,7 @@ def ping(address: str) -> bool:
     if family == socket.AF_INET:
         body = body[:2] + struct.pack("!H", checksum(body)) + body[4:]
     with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
-        raw.settimeout(REFUSED_AFTER)
+        raw.settimeout(within)
         try:
             raw.sendto(body, (address, 0))
             while True:
@@ -222,10 +227,11 @@ def octets(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-TRIES = 3
+REFUSED_TRIES = 3
+"""Questions without an answer after which nobody answers."""
 
 
-def dhcp(mac: str) -> dict[int | str, bytes]:
+def dhcp(mac: str, tries: int = 5 * REFUSED_TRIES) -> dict[int | str, bytes]:
     """Get a lease on eth0, from where the thread stands: options by number, and `address`. Asks again as clients do (RFC 2131,
     4.1); TimeoutError if there is no answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -233,25 +239,25 @@ def dhcp(mac: str) -> dict[int | str, bytes]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth0\0")
         client.bind(("0.0.0.0", 68))
         client.settimeout(2)
-        offer = _exchange(client, mac, [(53, b"\1"), (55, _WANTED)])
-        return _exchange(client, mac, [(53, b"\3"), (50, offer["address"]), (54, offer[54]), (55, _WANTED)])
+        offer = _exchange(client, mac, tries, [(53, b"\1"), (55, _WANTED)])
+        return _exchange(client, mac, tries, [(53, b"\3"), (50, offer["address"]), (54, offer[54]), (55, _WANTED)])
 
 
 _WANTED = bytes([1, 3, 6, 12, 15, 26, 121])
 
 
-def _exchange(client: socket.socket, mac: str, options: list[tuple[int, bytes]]) -> dict[int | str, bytes]:
+def _exchange(client: socket.socket, mac: str, tries: int, options: list[tuple[int, bytes]]) -> dict[int | str, bytes]:
     transaction = os.urandom(4)
     head = struct.pack("!BBBB4sHH16x6s10x192x", 1, 1, 6, 0, transaction, 0, 0x8000, octets(mac))
     body = b"".join(bytes([number, len(value)]) + value for number, value in options)
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         client.sendto(head + MAGIC + body + b"\xff", ("255.255.255.255", 67))
         try:
             while (answer := client.recv(2048))[4:8] != transaction:
                 pass
             break
         except TimeoutError:
-            if attempt + 1 == TRIES:
+            if attempt + 1 == tries:
                 raise
     found: dict[int | str, bytes] = {"address": answer[16:20]}
     rest = answer[240:]
@@ -268,7 +274,7 @@ def dns(server: str, name: str) -> str:
     """The IPv4 address a name server gives for a name."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
+        client.settimeout(ANSWERED_WITHIN)
         client.sendto(struct.pack("!HHHHHH", 77, 0x0100, 1, 0, 0, 0) + labels + struct.pack("!HH", 1, 1), (server, 53))
         answer = client.recv(512)
     assert struct.unpack("!H", answer[6:8])[0] >= 1, f"no answer for {name}"

@@ -22,7 +22,7 @@ from cumulet.services.network.drivers import (
     Subnet,
 )
 from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
-from tests.drivers.dataplane_guest import Guest
+from tests.drivers.dataplane_guest import ANSWERED_WITHIN, Guest
 
 T = TypeVar("T", bound=Callable[..., object])
 
@@ -130,9 +130,9 @@ async def from_host(work: Callable[[], bool]) -> bool:
     return await namespace.in_thread(work)
 
 
-def connects(address: str, port: int) -> bool:
+def connects(address: str, port: int, within: float = ANSWERED_WITHIN) -> bool:
     try:
-        socket.create_connection((address, port), timeout=0.6).close()
+        socket.create_connection((address, port), timeout=within).close()
     except (TimeoutError, OSError):
         return False
     return True

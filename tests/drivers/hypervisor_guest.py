@@ -13,20 +13,19 @@ _BUTTON_ENABLE = bytes.fromhex("ba0206 b80001 ef")  # out 0x602, 0x100
 _EJECT = bytes.fromhex("ba04ae 66ed b208 6685c0 7402 66ef")  # what is asked back (in 0xae04) is let go of (out 0xae08)
 _WAIT_BUTTON = bytes.fromhex("fb f4") + _EJECT + bytes.fromhex("ba0006 ed f6c401 74e8")
 # sti; do { hlt; eject } while not (in 0x600) & 0x100
-_WAIT_SECOND = bytes.fromhex("fb b91200 f4 e2fd")  # sti; 18 timer ticks
 _WAIT_FOREVER = bytes.fromhex("fb f4 ebfd")
 
-OBEYS = _BUTTON_ENABLE + _WAIT_BUTTON + _POWER_OFF
+OBEYS = _WAIT_BUTTON + _POWER_OFF
 """Powers off when the button is pressed, and lets go of cards that are taken out."""
-LEAVES = _WAIT_SECOND + _POWER_OFF
-"""Powers off by itself after a second."""
 DEAF = _WAIT_FOREVER
 """Does nothing, whatever is pressed."""
 
 
 def boot_sector(behaviour: bytes) -> bytes:
-    """The smallest raw disk image that boots to one of the behaviours above, having said HELLO."""
+    """The smallest raw disk image that boots to one of the behaviours above, having said HELLO: from then on it hears."""
     program = bytes.fromhex("31c0 8ed8")  # ds = 0
+    if behaviour == OBEYS:
+        program += _BUTTON_ENABLE
     print_loop = bytes.fromhex("ac 84c0 7406 baf803 ee ebf5")  # out 0x3f8 until a zero byte
     message = _START + len(program) + 3 + len(print_loop) + len(behaviour)
     sector = program + b"\xbe" + message.to_bytes(2, "little") + print_loop + behaviour + HELLO + b"\0"

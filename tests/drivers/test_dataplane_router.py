@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cumulet.services.network.drivers import FloatingIp, Route, RouterInterface, Subnet
 from cumulet.services.network.drivers.linux import LinuxDataplane, namespace
-from tests.drivers.dataplane_guest import ip, ping, talks, until
+from tests.drivers.dataplane_guest import ANSWERED_WITHIN, REFUSED_AFTER, ip, ping, talks, until
 from tests.drivers.dataplane_site import (
     Site,
     connects,
@@ -33,7 +33,7 @@ async def test_snat_out_and_floating_ip_both_ways(site: Site) -> None:
     named, hidden = [await site.guest(network, index, "10.0.0.1") for index in range(2)]
     listener = await named.listen(22)
     outside = hidden.keep(socket.create_server(("172.24.4.1", 8000)))
-    outside.settimeout(1)
+    outside.settimeout(ANSWERED_WITHIN)
     for guest, source in ((hidden, "172.24.4.10"), (named, "172.24.4.50")):
         (await guest.connect("172.24.4.1", 8000)).close()
         accepted, origin = outside.accept()
@@ -43,13 +43,14 @@ async def test_snat_out_and_floating_ip_both_ways(site: Site) -> None:
     assert await from_host(lambda: ping("172.24.4.50"))
     assert await hidden.reaches("172.24.4.50", 22), "a floating IP is reached from behind the same router"
     assert await named.reaches("172.24.4.50", 22), "and from itself"
-    client = named.keep(await namespace.in_thread(lambda: socket.create_connection(("172.24.4.50", 22), timeout=0.6)))
+    where = ("172.24.4.50", 22)
+    client = named.keep(await namespace.in_thread(lambda: socket.create_connection(where, ANSWERED_WITHIN)))
     far = next(far for far in iter(lambda: named.accept(listener), None) if far.getpeername() == client.getsockname())
     assert talks(client, far)
     await site.driver.ensure_router(replace(router, floating_ips=()))
-    assert not talks(far, client)
-    assert not talks(client, far), "a floating IP that goes takes its flows with it"
-    assert not await from_host(lambda: connects("172.24.4.50", 22))
+    assert not talks(far, client, REFUSED_AFTER)
+    assert not talks(client, far, REFUSED_AFTER), "a floating IP that goes takes its flows with it"
+    assert not await from_host(lambda: connects("172.24.4.50", 22, REFUSED_AFTER))
     await site.driver.ensure_router(router)
     assert await from_host(lambda: connects("172.24.4.50", 22))
 
@@ -91,12 +92,12 @@ async def test_legs_and_routes_follow_the_router(site: Site) -> None:
     routes = ip("-n", f"{site.prefix}-r-{double.id}", "route")
     assert "192.0.2.0/24 via 10.1.0.5" in routes
     await site.driver.ensure_router(single)
-    assert not await one.pings("10.1.0.5")
+    assert not await one.pings("10.1.0.5", REFUSED_AFTER)
     assert "192.0.2.0/24" not in ip("-n", f"{site.prefix}-r-{double.id}", "route")
     await site.driver.ensure_router(double)
     assert await one.pings("10.1.0.5")
     await site.driver.ensure_router(replace(double, admin_state_up=False))
-    assert not await one.pings("10.1.0.5")
+    assert not await one.pings("10.1.0.5", REFUSED_AFTER)
 
 
 @real
@@ -123,7 +124,7 @@ async def test_metadata_is_reached_and_sees_who_asks(site: Site) -> None:
     ):
         listener = await site.driver.metadata_socket(on.id)
         assert not listener.getblocking()
-        listener.settimeout(1)
+        listener.settimeout(ANSWERED_WITHIN)
         peer = await guest.connect("169.254.169.254", 80)
         accepted, source = listener.accept()
         assert source[0] == guest.address, how
@@ -174,9 +175,9 @@ async def test_the_world_sees_the_host_where_it_masquerades(site: Site, tmp_path
     for words in ("link set eth0 up", "addr add 198.51.100.2/24 dev eth0"):
         ip("-n", world, *words.split())
     try:
-        assert not await guest.pings("198.51.100.2"), "the host does not forward"
+        assert not await guest.pings("198.51.100.2", REFUSED_AFTER), "the host does not forward"
         await namespace.in_thread(lambda: namespace.write_sysctl({"ipv4/ip_forward": "1"}))
-        assert not await guest.pings("198.51.100.2"), "the world has no way back"
+        assert not await guest.pings("198.51.100.2", REFUSED_AFTER), "the world has no way back"
         await hiding.ensure_network(external)
         assert await guest.pings("198.51.100.2")
     finally:

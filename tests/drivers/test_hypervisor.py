@@ -19,14 +19,16 @@ from cumulet.services.compute.drivers import Hypervisor, HypervisorError, Nic, P
 from cumulet.services.compute.drivers.qemu import QemuHypervisor, cgroup, config_drive, console, disk, process
 from cumulet.services.compute.drivers.simulated import SimulatedHypervisor
 from cumulet.services.network.drivers import DataplaneError
-from tests.drivers.hypervisor_guest import DEAF, LEAVES, OBEYS, write_guest
+from tests.drivers.hypervisor_guest import DEAF, OBEYS, write_guest
 from tests.drivers.hypervisor_site import (
     CARD,
+    PATIENCE,
     Make,
     TunTaps,
     clean_up,
     guest_up,
     power,
+    press,
     qemu_only,
     server,
 )
@@ -148,8 +150,8 @@ async def test_soft_stop_lets_the_guest_end_itself(driver: Hypervisor, image: Pa
     spec = server(image)
     await driver.ensure_server(spec)
     await guest_up(driver, spec.id)
-    async with asyncio.timeout(10):
-        await driver.ensure_stopped(spec.id, grace=60)
+    async with asyncio.timeout(PATIENCE):
+        await driver.ensure_stopped(spec.id, grace=2 * PATIENCE)
     assert await power(driver, spec.id) == "shutdown"
 
 
@@ -165,7 +167,7 @@ async def test_soft_reboot_of_a_deaf_guest_goes_on_hard(driver: Hypervisor, tmp_
 
 @qemu_only
 async def test_the_listener_hears_of_what_nobody_asked_for(
-    make: Make, kind: str, directory: Path, tmp_path: Path
+    make: Make, kind: str, directory: Path, tmp_path: Path, image: Path
 ) -> None:
     heard: asyncio.Queue[tuple[str, Power]] = asyncio.Queue()
 
@@ -174,16 +176,18 @@ async def test_the_listener_hears_of_what_nobody_asked_for(
 
     driver = make()
     await driver.start(listener)
-    leaves = server(write_guest(tmp_path / "leaves.raw", LEAVES))
+    leaves = server(image)
     killed, asked = (server(write_guest(tmp_path / "deaf.raw", DEAF)) for _ in range(2))
     await driver.ensure_server(asked)
     await driver.ensure_stopped(asked.id, grace=0)
     await driver.ensure_server(leaves)
-    assert await asyncio.wait_for(heard.get(), 20) == (leaves.id, "shutdown")
+    await guest_up(driver, leaves.id)
+    await press(driver, leaves.id)
+    assert await asyncio.wait_for(heard.get(), PATIENCE) == (leaves.id, "shutdown")
     pid = (await driver.ensure_server(killed)).pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    assert await asyncio.wait_for(heard.get(), 20) == (killed.id, "crashed")
+    assert await asyncio.wait_for(heard.get(), PATIENCE) == (killed.id, "crashed")
     assert {state.id: state.power for state in (await driver.observe()).values()} == {
         asked.id: "shutdown",
         leaves.id: "shutdown",
@@ -196,11 +200,12 @@ async def test_the_listener_hears_of_what_nobody_asked_for(
 
 
 @qemu_only
-async def test_an_adopted_machine_is_heard_of_too(driver: Hypervisor, make: Make, tmp_path: Path) -> None:
+async def test_an_adopted_machine_is_heard_of_too(driver: Hypervisor, make: Make, image: Path) -> None:
     heard: asyncio.Queue[Power] = asyncio.Queue()
-    spec = server(write_guest(tmp_path / "leaves.raw", LEAVES))
+    spec = server(image)
     await driver.ensure_server(spec)
-    await driver.pause(spec.id)  # its second does not pass until it is adopted
+    await guest_up(driver, spec.id)
+    await driver.pause(spec.id)
     await driver.stop()
     again = make()
 
@@ -209,7 +214,8 @@ async def test_an_adopted_machine_is_heard_of_too(driver: Hypervisor, make: Make
 
     await again.start(listener)
     await again.unpause(spec.id)
-    assert await asyncio.wait_for(heard.get(), 20) == "shutdown"
+    await press(again, spec.id)
+    assert await asyncio.wait_for(heard.get(), PATIENCE) == "shutdown"
     await again.stop()
 
 
@@ -218,7 +224,7 @@ async def test_the_screen_is_served_as_rfb(driver: Hypervisor, image: Path) -> N
     spec = server(image)
     await driver.ensure_server(spec)
     reader, writer = await asyncio.open_unix_connection(await driver.vnc_address(spec.id))
-    assert await asyncio.wait_for(reader.readexactly(12), 10) == b"RFB 003.008\n"
+    assert await asyncio.wait_for(reader.readexactly(12), PATIENCE) == b"RFB 003.008\n"
     writer.close()
     await writer.wait_closed()
 
@@ -427,7 +433,7 @@ def test_a_machine_that_was_begun_when_the_program_was_killed_is_waited_for(tmp_
                 found.result(0.3)
             child.stdin.write(b"\n")
             child.stdin.flush()
-            assert found.result(20) == {"one": child.pid}
+            assert found.result(PATIENCE) == {"one": child.pid}
         finally:
             child.kill()
 
@@ -443,7 +449,7 @@ async def test_sigkill_at_any_moment_loses_no_machine(make: Make, kind: str, dir
                 sys.executable, "-c", CHILD, kind, str(directory), str(image), *ids, stdout=asyncio.subprocess.PIPE
             )
             assert child.stdout is not None
-            assert await asyncio.wait_for(child.stdout.readline(), 60) == b"step\n"
+            assert await asyncio.wait_for(child.stdout.readline(), PATIENCE) == b"step\n"
             await asyncio.sleep(chance.uniform(0, 0.5))
             child.kill()
             child._transport.close()  # type: ignore[attr-defined]

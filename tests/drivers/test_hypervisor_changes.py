@@ -16,7 +16,7 @@ from cumulet.services.compute.drivers import Hypervisor, HypervisorError, RootDi
 from cumulet.services.compute.drivers.qemu import QemuHypervisor, card, disk
 from cumulet.services.image import inspect
 from cumulet.services.network.drivers import DataplaneError
-from tests.drivers.hypervisor_guest import DEAF, LEAVES, write_guest
+from tests.drivers.hypervisor_guest import DEAF, write_guest
 from tests.drivers.hypervisor_site import (
     CARD,
     Make,
@@ -82,7 +82,7 @@ async def test_a_removed_disk_leaves_the_server_off(
     for _ in range(2):
         await driver.remove_disk(spec.id)
         assert await power(driver, spec.id) == "shutdown"
-    other = write_guest(image.with_name("other.raw"), LEAVES, size=2 * 1024**2)
+    other = write_guest(image.with_name("other.raw"), DEAF, size=2 * 1024**2)
     assert (await driver.ensure_server(replace(spec, root=RootDisk(str(other), "raw", "other")))).power == "running"
     if kind == "qemu":
         assert disk.virtual_size(directory / "servers" / spec.id / "disk.qcow2", "qcow2") == 2 * 1024**2

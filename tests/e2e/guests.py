@@ -11,8 +11,10 @@ from typing import Any
 
 from tests.cloud import ProcessCloud
 
-BOOT = 90.0
+BOOT = 180.0
 """Seconds that a guest gets to boot on a busy machine under TCG."""
+PATIENCE = 60
+"""Seconds that a guest which is up may take to answer, on such a machine."""
 OPENSTACK = str(Path(sys.executable).parent / "openstack")
 
 
@@ -50,12 +52,12 @@ class Guest:
         self.address = address
         self.key = key
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, patience: int = PATIENCE) -> list[str]:
         options = [
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "BatchMode=yes",
-            "ConnectTimeout=5",
+            f"ConnectTimeout={patience}",
             "LogLevel=ERROR",
         ]
         flags = [word for option in options for word in ("-o", option)]
@@ -67,17 +69,20 @@ class Guest:
         )
 
     def try_run(self, *arguments: str, timeout: float = 20) -> str | None:
-        """What a command prints; None where it fails or nobody answers."""
+        """What a command prints; None where it fails or nobody answers soon."""
         try:
             done = subprocess.run(
-                self.command(*arguments), capture_output=True, text=True, timeout=timeout, check=False
+                self.command(*arguments, patience=5), capture_output=True, text=True, timeout=timeout, check=False
             )
         except subprocess.TimeoutExpired:
             return None
         return done.stdout if done.returncode == 0 else None
 
     def run(self, *arguments: str) -> str:
-        done = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=30, check=False)
+        """What a command prints, on a guest that is up."""
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=3 * PATIENCE, check=False
+        )
         assert done.returncode == 0, (
             f"{' '.join(arguments)} on {self.address}: {done.returncode} {done.stdout}{done.stderr}"
         )

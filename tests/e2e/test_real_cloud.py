@@ -73,9 +73,10 @@ def test_command_line_boots_a_server_that_ssh_reaches(tenant: Tenant) -> None:
     assert not answers_ssh(tenant.address), "SSH was let in without a rule"
     tenant.allow_ssh()
     tenant.guest.wait()
-    assert tenant.guest.run("hostname") == "web1"
+    wait_for("its name", lambda: tenant.guest.run("hostname") == "web1")  # it gets it once SSH answers
     assert (
-        subprocess.run(["ping", "-c", "1", "-W", "5", tenant.address], check=False, capture_output=True).returncode == 0
+        subprocess.run(["ping", "-c", "1", "-W", "60", tenant.address], check=False, capture_output=True).returncode
+        == 0
     )
     (row,) = [r for r in cli(tenant.cloud, "server", "list") if r["ID"] == tenant.server_id]
     assert row["Status"] == "ACTIVE"
@@ -102,12 +103,12 @@ def test_a_removed_rule_stops_ssh_and_a_new_one_lets_it_in(tenant: Tenant) -> No
             assert held.stdout is not None
             assert held.stdout.readline() == "alive\n"
             remove_ssh_rules(tenant)
-            wait_for("SSH to be shut out", lambda: not answers_ssh(tenant.address, 2), 20)
-            assert silent_for(held, 4), "an established session outlived its rule"
+            wait_for("SSH to be shut out", lambda: not answers_ssh(tenant.address, 2))
+            wait_for("the established session to be cut as well", lambda: silent_for(held, 4), 20)
         finally:
             held.kill()
     tenant.allow_ssh()
-    wait_for("SSH to be let in", lambda: tenant.guest.try_run("true") is not None, 30)
+    wait_for("SSH to be let in", lambda: tenant.guest.try_run("true") is not None)
 
 
 def remove_ssh_rules(tenant: Tenant) -> None:
@@ -168,17 +169,17 @@ def test_two_tenants_with_the_same_addresses_do_not_meet(tenant: Tenant) -> None
     wanted = [{"uuid": network.id, "fixed_ip": address} for address in (mine, ELSEWHERE)]
     image, flavor = other.image.find_image("cumulet-guest"), other.compute.find_flavor("m1.nano")
     twin = other.compute.create_server(name="twin", image_id=image.id, flavor_id=flavor.id, networks=wanted)
-    other.compute.wait_for_server(twin, wait=60)
+    other.compute.wait_for_server(twin, wait=BOOT)
     wait_for("the twin to boot", lambda: "login:" in other.compute.get_server_console_output(twin.id)["output"])
     assert tenant.guest.run("hostname") == "web1", "the twin answers in the other's place"
-    assert tenant.guest.try_run("ping -c 1 -W 5 10.10.0.1") is not None, "ping finds not even the gateway"
-    assert tenant.guest.try_run(f"ping -c 2 -W 2 {ELSEWHERE}") is None
+    tenant.guest.run("ping -c 1 -W 60 10.10.0.1")
+    assert tenant.guest.run(f"ping -c 2 -W 2 {ELSEWHERE} && echo found || echo nobody").endswith("nobody")
     known = tenant.guest.run("cat /proc/net/arp")
     gateway = next(tenant.sdk.network.ports(device_owner="network:router_interface", fixed_ips="ip_address=10.10.0.1"))
     assert gateway.mac_address in known, "the table of addresses shows nobody"
     assert not [port.mac_address for port in other.network.ports(device_id=twin.id) if port.mac_address in known]
     other.compute.delete_server(twin.id)
-    other.compute.wait_for_delete(twin)
+    other.compute.wait_for_delete(twin, wait=BOOT)
 
 
 def test_the_screen_is_seen_in_a_browser(tenant: Tenant, tmp_path: Path) -> None:
@@ -194,10 +195,13 @@ def test_the_screen_is_seen_in_a_browser(tenant: Tenant, tmp_path: Path) -> None
 
     def taken() -> bool:
         """The browser's clock is virtual: on a busy machine it may run out before the screen has come."""
-        subprocess.run(browser, check=True, capture_output=True, timeout=120)
+        try:
+            subprocess.run(browser, check=True, capture_output=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return False
         return shows_text(picture)
 
-    wait_for("a picture of the console that is not blank", taken, 240)
+    wait_for("a picture of the console that is not blank", taken, 360)
 
 
 TITLE = 40
@@ -222,7 +226,6 @@ def test_servers_outlive_the_program(tenant: Tenant) -> None:
     wait_for(
         "another boot",
         lambda: tenant.guest.try_run("cat /proc/sys/kernel/random/boot_id") not in (None, f"{boot}\n"),
-        BOOT,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cloud import ProcessCloud
-from tests.e2e.guests import Guest, make_key, wait_for
+from tests.e2e.guests import BOOT, Guest, make_key, wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.qemu, pytest.mark.guest, pytest.mark.clients, pytest.mark.timeout(900)]
 
@@ -47,7 +47,7 @@ class Site:
             name=name, image_id=image or self.image, flavor_id=compute.find_flavor("m1.nano").id, key_name="changes",
             networks=[{"uuid": self.front}], security_groups=[{"name": "changes"}],
         )  # fmt: skip
-        compute.wait_for_server(server, wait=120)
+        compute.wait_for_server(server, wait=BOOT)
         port = next(network.ports(device_id=server.id))
         address = network.create_ip(floating_network_id=self.public, port_id=port.id).floating_ip_address
         guest = Guest(address, self.key)
@@ -84,14 +84,14 @@ def cards(guest: Guest) -> list[str]:
 
 def test_a_running_server_gets_and_loses_a_card(site: Site, server: tuple[str, Guest]) -> None:
     server_id, guest = server
-    assert cards(guest) == ["eth0"]
+    wait_for("its only card", lambda: cards(guest) == ["eth0"])
     port = site.sdk.compute.create_server_interface(server_id, net_id=site.back)
     address = port.fixed_ips[0]["ip_address"]
     wait_for("DHCP on the new card", lambda: f"inet {address}/24" in (guest.try_run("ip -4 addr show eth1") or ""))
     wait_for("port ACTIVE", lambda: site.sdk.network.get_port(port.port_id).status == "ACTIVE")
     assert address in str(site.sdk.compute.get_server(server_id).addresses)
     dhcp = next(site.sdk.network.ports(network_id=site.back, device_owner="network:dhcp")).fixed_ips[0]["ip_address"]
-    guest.run(f"sudo ping -c 1 -W 5 {dhcp}")
+    guest.run(f"sudo ping -c 1 -W 60 {dhcp}")
     site.sdk.compute.reboot_server(server_id, "HARD")
     site.wait_status(server_id, "ACTIVE")
     wait_for("the card after a hard reboot", lambda: f"inet {address}/24" in (guest.try_run("ip -4 addr") or ""))
@@ -120,7 +120,7 @@ def test_an_image_of_a_running_server_boots_another(site: Site, server: tuple[st
     guest.run("echo changed since > note; sync")
     copy_id, copy = site.boot("copy", image.id)
     assert copy.run("cat note") == "carried over"
-    assert copy.run("hostname") == "copy"
+    wait_for("its name", lambda: copy.run("hostname") == "copy")  # it gets it once SSH answers
     assert guest.run("cat note") == "changed since"
     site.sdk.compute.delete_server(copy_id)
 

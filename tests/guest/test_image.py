@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from cumulet.services.compute.drivers import HypervisorError, Nic, RootDisk, ServerSpec
 from cumulet.services.compute.drivers.qemu import QemuHypervisor, command
+from tests.cloud import free_port
 
 IMAGE = Path(os.environ.get("CUMULET_GUEST_IMAGE", Path(__file__).parents[2] / "guest.qcow2"))
 TOOLS = ("qemu-system-x86_64", "qemu-img", "genisoimage", "ssh", "ssh-keygen")
@@ -34,8 +34,10 @@ pytestmark = [
 ]
 USER_DATA = b"#!/bin/sh\necho user data ran as $(id -un) > /home/cumulet/proof\n"
 
-WAIT = "for i in $(seq 100); do {0} && break; sleep 0.1; done; {0}"
-"""For the guest's shell: up to ten seconds until a condition holds."""
+WAIT = "for i in $(seq 600); do {0} && break; sleep 0.1; done; {0}"
+"""For the guest's shell: up to a minute until a condition holds."""
+BOOT = 120.0
+"""Seconds that a guest gets to boot on a busy machine under TCG."""
 
 
 class Guest(NamedTuple):
@@ -44,11 +46,11 @@ class Guest(NamedTuple):
     port: int
     key: Path
     seconds: float
-    """From the call that starts the machine to the ssh banner."""
+    """From the call that starts the machine to the ssh banner, less what others had the processor meanwhile."""
 
     async def ssh(self, *words: str) -> str:
         """Run a command in the guest; its output. Fails with the ssh client's words."""
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20")
+        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=60")
         process = await asyncio.create_subprocess_exec(
             *("ssh", "-F", "none", "-i", str(self.key), "-p", str(self.port)),
             *(part for option in options for part in ("-o", option)),
@@ -57,21 +59,22 @@ class Guest(NamedTuple):
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 150)
         assert process.returncode == 0, err.decode()
         return out.decode().strip()
 
 
 async def banner(port: int) -> None:
     """Wait until ssh answers: one connection at a time, each closed before the next."""
-    for _ in range(300):
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < BOOT:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             await asyncio.sleep(0.1)
             continue
         try:
-            if (await asyncio.wait_for(reader.read(4), 1)).startswith(b"SSH"):
+            if (await asyncio.wait_for(reader.read(4), max(1.0, passed / 4))).startswith(b"SSH"):
                 return
         except (TimeoutError, OSError):  # the guest is not up: user-mode networking accepts for it all the same
             continue
@@ -79,6 +82,12 @@ async def banner(port: int) -> None:
             writer.close()
         await asyncio.sleep(0.1)
     pytest.fail("no ssh banner within its time")
+
+
+def kept_waiting(pid: int) -> float:
+    """Seconds that a process has waited for a processor: of its threads, the one that waited longest."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return max((int(task.read_text().split()[1]) for task in tasks), default=0) / 1e9
 
 
 @contextmanager
@@ -101,9 +110,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def guest(folder: Path) -> AsyncIterator[Guest]:
     """The image on a 1 GB disk, with a config drive, its port 22 forwarded by user-mode networking."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     metadata = {"uuid": "i-1", "hostname": "probe.example", "public_keys": {"k": (folder / "key.pub").read_text()}}
     spec = ServerSpec(
         str(uuid.uuid4()),
@@ -121,25 +128,28 @@ async def guest(folder: Path) -> AsyncIterator[Guest]:
     await driver.start()
     with forwarding(port):
         started = time.monotonic()
-        await driver.ensure_server(spec)
+        state = await driver.ensure_server(spec)
     await banner(port)
-    yield Guest(driver, spec, port, folder / "key", time.monotonic() - started)
+    assert state.pid is not None
+    seconds = time.monotonic() - started - kept_waiting(state.pid)
+    yield Guest(driver, spec, port, folder / "key", seconds)
     await driver.remove_server(spec.id)
     await driver.stop()
 
 
 async def until_console(guest: Guest, text: str) -> str:
-    for _ in range(300):
+    deadline = time.monotonic() + BOOT
+    while True:
         log = await guest.driver.console_log(guest.spec.id)
         if text in log:
             return log
+        assert time.monotonic() < deadline, f"the console never says {text!r}:\n{log[-2000:]}"
         await asyncio.sleep(0.1)
-    pytest.fail(f"the console never says {text!r}:\n{log[-2000:]}")
 
 
 async def test_boots_fast_and_lets_the_key_in_at_once(guest: Guest) -> None:
     assert await guest.ssh("id", "-un") == "cumulet"
-    assert guest.seconds < 30  # the aim is 8 s; the machine may be shared
+    assert guest.seconds < 30  # the aim is 8 s
 
 
 async def test_instance_data(guest: Guest) -> None:
@@ -187,8 +197,8 @@ async def test_cards_and_disks_can_be_plugged_in(guest: Guest, folder: Path) -> 
 async def test_power_button_then_the_same_disk_again(guest: Guest) -> None:
     """Last, as it restarts the guest: it goes off by itself, and its user data do not run twice."""
     await guest.ssh("echo changed | sudo tee proof && sync")
-    async with asyncio.timeout(25):
-        await guest.driver.ensure_stopped(guest.spec.id, grace=60)
+    async with asyncio.timeout(BOOT):
+        await guest.driver.ensure_stopped(guest.spec.id, grace=2 * BOOT)
     assert (await guest.driver.observe())[guest.spec.id].power == "shutdown"
     with pytest.raises(HypervisorError):
         await guest.driver.vnc_address(guest.spec.id)

@@ -15,8 +15,7 @@ from cumulet import status
 from cumulet.cli import cumulet
 from cumulet.portmap.facts import DIALECTS, ERAS, ROLES, facts
 from cumulet.portmap.graph import build, dot, mermaid, services, svg
-from tests.cloud import InProcessCloud
-from tests.portmap.servers import free_port
+from tests.cloud import InProcessCloud, free_port
 
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> Result:

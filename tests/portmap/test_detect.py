@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 
 from cumulet.portmap.check import Target, check
 from cumulet.portmap.detect import EXPECTED, Finding, detect, detect_udp, recognise, version_document
+from tests.cloud import free_port
 from tests.portmap import servers
 from tests.portmap.servers import BROKER, http, needs, serving
 
 
-def look(port: int, expected: str = "http", timeout: float = 3.0) -> Finding:
+def look(port: int, expected: str = "http", timeout: float = 30.0) -> Finding:
     return asyncio.run(detect("127.0.0.1", port, expected, timeout))
 
 
-def judged(port: int, component: str, service: str = "") -> Any:
+def judged(port: int, component: str, service: str = "", timeout: float = 30.0) -> Any:
     target = Target(host="127.0.0.1", port=port, protocol="tcp", component=component, service=service)
-    return asyncio.run(check([target], timeout=3))[0]
+    return asyncio.run(check([target], timeout=timeout))[0]
 
 
 REAL = [
@@ -81,7 +82,7 @@ def test_a_server_that_wants_tls_and_says_so_in_the_clear(tmp_path: Path) -> Non
 
 
 def test_silence_closed_and_filtered_are_told_apart() -> None:
-    free = servers.free_port()
+    free = free_port()
     assert look(free).state == "closed"
 
     def silent(connection: socket.socket) -> None:
@@ -92,7 +93,7 @@ def test_silence_closed_and_filtered_are_told_apart() -> None:
         found = look(port, timeout=1.5)
         assert found.state == "open"
         assert "nothing that is known" in found.detail
-        assert "nova-api would speak http" in judged(port, "nova-api", "compute").problem
+        assert "nova-api would speak http" in judged(port, "nova-api", "compute", timeout=3).problem
     assert judged(free, "nova-api", "compute").problem == "nothing listens there"
 
 

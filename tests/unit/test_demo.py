@@ -33,7 +33,7 @@ async def run(fake: FakeCloud, directory: Path, *, remove: bool = False) -> tupl
     """The result, and what was printed on the way."""
     output = io.StringIO()
     async with Cloud(login(fake)) as cloud:
-        demo = showcase.Showcase(cloud, directory, Progress(output), simulated=True, timeout=5)
+        demo = showcase.Showcase(cloud, directory, Progress(output), simulated=True, timeout=60)
         return await (demo.remove() if remove else demo.run()), output.getvalue()
 
 

@@ -50,7 +50,7 @@ class Peer:
 
     async def answer(self) -> str:
         """The next reply: its body, or its status if that is not 200; "" where the connection is closed instead."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             try:
                 head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
             except (asyncio.IncompleteReadError, ConnectionError):

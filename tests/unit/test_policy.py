@@ -331,16 +331,16 @@ def test_an_override_is_in_force_over_http_and_the_audit_log_is_written(tmp_path
         user = {"name": "admin", "password": "adminpw", "domain": {"id": "default"}}
         scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
         auth: Any = {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}
-        login = requests.post(f"{urls['identity']}/v3/auth/tokens", json={"auth": auth}, timeout=20)
+        login = requests.post(f"{urls['identity']}/v3/auth/tokens", json={"auth": auth}, timeout=60)
         headers = {"X-Auth-Token": login.headers["X-Subject-Token"]}
-        refused = requests.get(f"{urls['identity']}/v3/users", headers=headers, timeout=20)
+        refused = requests.get(f"{urls['identity']}/v3/users", headers=headers, timeout=60)
         assert refused.status_code == 403 and "identity:list_users" in refused.text
-        assert requests.get(f"{urls['identity']}/v3/projects", headers=headers, timeout=20).status_code == 200
+        assert requests.get(f"{urls['identity']}/v3/projects", headers=headers, timeout=60).status_code == 200
         network = {"network": {"name": "n"}}
-        made = requests.post(f"{urls['network']}/v2.0/networks", json=network, headers=headers, timeout=20)
+        made = requests.post(f"{urls['network']}/v2.0/networks", json=network, headers=headers, timeout=60)
         assert made.status_code == 403, made.text
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     (login_line,) = [line for line in audit.read_text().splitlines() if '"identity.authenticate"' in line]
     assert '"outcome":"success"' in login_line and "adminpw" not in login_line
     assert audit.stat().st_mode & 0o077 == 0

@@ -30,7 +30,7 @@ async def exchange(port: int, sent: bytes, *, until: bytes = b"\r\n\r\n") -> byt
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(sent)
-        return await asyncio.wait_for(reader.readuntil(until), 10)
+        return await asyncio.wait_for(reader.readuntil(until), 60)
     finally:
         writer.close()
         await writer.wait_closed()
@@ -162,10 +162,10 @@ async def test_readers_that_are_slow_hold_nobody_up(whole: Path) -> None:
         slow = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(40)]
         for _, writer in slow:
             writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        async with asyncio.timeout(20), session.get(f"http://127.0.0.1:{port}/") as reply:
+        async with asyncio.timeout(60), session.get(f"http://127.0.0.1:{port}/") as reply:
             assert await reply.read() == WHOLE
         reader, _ = slow[0]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await reader.readuntil(b"\r\n\r\n")
             assert await reader.readexactly(6_000_000) == WHOLE
         for _, writer in slow:
@@ -189,11 +189,11 @@ async def test_a_reader_that_hangs_up_and_a_file_that_is_short(
                 await reader.readexactly(1000)
                 writer.transport.abort()
             else:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                         await reader.readexactly(announced)
                 writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while _handles() > handles:
                 await asyncio.sleep(0.01)
     assert not [record for record in caplog.records if record.exc_info]

@@ -84,9 +84,9 @@ def test_the_terminal_is_quiet_and_the_log_file_is_not(tmp_path: Path) -> None:
     with started(command) as process:
         lines = until_ready(process)
         url = next(line.split()[1] for line in lines if line.strip().startswith("identity "))
-        assert requests.get(f"{url}/v3/users", timeout=10).status_code == 401
+        assert requests.get(f"{url}/v3/users", timeout=60).status_code == 401
         process.send_signal(signal.SIGINT)
-        output, complaint = process.communicate(timeout=30)
+        output, complaint = process.communicate(timeout=60)
     assert process.returncode == 0
     assert output == "stopping; servers keep running\n"
     assert complaint == ""
@@ -100,9 +100,9 @@ def test_lines_go_to_standard_error_if_asked(tmp_path: Path) -> None:
     with started(words(tmp_path, "--log-file", "-", "--log-format", "json")) as process:
         lines = until_ready(process)
         url = next(line.split()[1] for line in lines if line.strip().startswith("identity "))
-        requests.get(f"{url}/v3/users", timeout=10)
+        requests.get(f"{url}/v3/users", timeout=60)
         process.terminate()
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=60)
     assert '"level":"info"' in complaint
     assert not (tmp_path / "cumulet.log").exists()
 
@@ -113,7 +113,7 @@ def test_control_c_during_the_start_ends_it(tmp_path: Path) -> None:
         while not (tmp_path / "cumulet.log").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        output, complaint = process.communicate(timeout=30)
+        output, complaint = process.communicate(timeout=60)
     assert "Traceback" not in complaint
     assert complaint == ""
     assert "stopped before it was ready" in output
@@ -121,4 +121,4 @@ def test_control_c_during_the_start_ends_it(tmp_path: Path) -> None:
     with started(words(tmp_path)) as process:
         until_ready(process)
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0

@@ -183,7 +183,7 @@ async def test_the_screen_through_the_websocket(compute: Compute, tmp_path: Path
         address = urlsplit(root)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         writer.write(b"GET /?token=wrong HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
-        refusal = await asyncio.wait_for(reader.read(), 10)  # to the end: the connection is closed
+        refusal = await asyncio.wait_for(reader.read(), 60)  # to the end: the connection is closed
         writer.close()
         assert refusal.startswith(b"HTTP/1.1 403 ") and refusal.endswith(b"\r\n\r\n")
         await compute.kernel.db.run(db.update_where, ConsoleToken, [], expires_at="2000-01-01T00:00:00.000000")

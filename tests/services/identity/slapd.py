@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.cloud import free_port
+
 SUFFIX = "dc=cumulet,dc=test"
 ADMIN = f"cn=admin,{SUFFIX}"
 SECRET = "directory-secret"
@@ -32,12 +34,6 @@ index objectClass eq
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Slapd:
     """Started by `start`; `add` and `change` write to it as its administrator."""
 
@@ -58,7 +54,7 @@ class Slapd:
         command = [BINARY, "-f", str(self._directory / "slapd.conf"), "-h", self.url, "-d", "0"]
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -71,7 +67,7 @@ class Slapd:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def _connected(self) -> Any:

@@ -30,7 +30,7 @@ class Ear:
 
     async def next(self, count: int = 1) -> list[dict[str, Any]]:
         """The next so many, in order; none came besides."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.heard) < count:
                 self._more.clear()
                 await self._more.wait()

@@ -46,7 +46,7 @@ class Cached(Site):
 
     async def entries(self, count: int = 1) -> list[dict[str, Any]]:
         """What is cached, once that are so many: an image is entered after its data was sent."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(found := (await self.state())["cached_images"]) != count:
                 await asyncio.sleep(0.01)
         return list(found)
@@ -119,7 +119,7 @@ async def test_several_first_downloads_at_once(cached: Cached, monkeypatch: pyte
 
     monkeypatch.setattr(cached.images.web, "chunks", slowly)
     readers = [asyncio.create_task(cached.data(image)) for _ in range(3)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not cached.files():
             await asyncio.sleep(0.01)
     assert len(cached.files()) == 1, "one of them fills the cache"
@@ -159,7 +159,7 @@ async def test_what_is_not_kept(cached: Cached, monkeypatch: pytest.MonkeyPatch,
             await cached.data(image)
     else:
         assert await cached.data(image) == data
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while cached.files():
             await asyncio.sleep(0.01)
     assert await cached.state() == {"cached_images": [], "queued_images": []}
@@ -182,7 +182,7 @@ async def test_who_hangs_up_leaves_nothing(cached: Cached, monkeypatch: pytest.M
         await reply.content.readexactly(100_000)
         assert cached.files()
         reply.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await closed.wait()
         while cached.files():
             await asyncio.sleep(0.01)
@@ -288,7 +288,7 @@ async def test_taken_out_on_its_way(cached: Cached, monkeypatch: pytest.MonkeyPa
     assert (await cached.client("DELETE", f"/v2/cache/{image['id']}", token="admin")).status == 204
     go.set()
     await cached.images.kernel.operations.idle()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while cached.files():
             await asyncio.sleep(0.01)
 

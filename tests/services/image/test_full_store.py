@@ -115,7 +115,7 @@ async def test_an_import_into_a_full_store(site: Site, small: Path, monkeypatch:
     await site.stage(image, bytes(3 << 20))
     shown, _ = await site.imported(image, "glance-direct", all_stores=True, all_stores_must_succeed=False)
     assert (shown["status"], shown["stores"], shown["os_glance_failed_import"]) == ("active", "file", "small")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while there(small):
             await asyncio.sleep(0.01)
     assert there(small) == set()
@@ -137,7 +137,7 @@ async def test_uploads_cut_at_random_bytes(tmp_path: Path, seed: int) -> None:
                 size, chunked = dice.choice((0, 1, dice.randrange(5_000_000))), bool(dice.getrandbits(1))
                 await cut_off(client, image, f"{image['self']}/{path}", status, chunked=chunked, size=size)
                 await until(client, image, "queued")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while files(images):
                         await asyncio.sleep(0.01)
             assert (await put(client, image, b"whole")).status == 204

@@ -145,7 +145,7 @@ async def cut_off(
 
 
 async def until(client: Client, image: dict[str, Any], status: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await show(client, image))["status"] != status:
             await asyncio.sleep(0.01)
 

@@ -66,7 +66,7 @@ class Site:
     async def tidy(self, *images: dict[str, Any]) -> None:
         """No files but the images' own."""
         wanted = {image["id"] for image in images}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while files(self.images) != wanted:
                 await asyncio.sleep(0.01)
 

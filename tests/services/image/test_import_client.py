@@ -84,7 +84,7 @@ def test_imports_by_the_sdk(cloud: InProcessCloud, page: str) -> None:
     assert admin.image.get_task(tasks[0].id).result == {"image_id": image.id}
     assert tasks[0].id in [task.id for task in admin.image.tasks()]
     admin.image.queue_image(image.id)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while image.id not in [one["image_id"] for one in admin.image.get_image_cache().cached_images]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -116,7 +116,7 @@ def test_imports_by_the_command_line(cloud: InProcessCloud, page: str, tmp_path:
     task = run("image task list -f json --status success")[0]
     assert run("image task show -f json", task["ID"])["type"] == "api_image_import"
     run("cached image queue", web["id"])
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not [row for row in run("cached image list -f json") if row["ID"] == web["id"] and row["State"] == "cached"]:
         assert time.monotonic() < deadline
     run("cached image delete", web["id"])

@@ -32,7 +32,7 @@ class Heard:
         self.more.set()
 
     async def next(self) -> tuple[str, Any]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not self.events:
                 self.more.clear()
                 await self.more.wait()

@@ -25,6 +25,7 @@ from cumulet.services.object_store.storage.object_replicator import ObjectReplic
 from cumulet.services.object_store.storage.object_server import ObjectServer
 from cumulet.services.object_store.storage.rsync import Rsync
 from cumulet.services.object_store.storage.updater import Updater
+from tests.cloud import free_port
 
 SALT = HashSalt(b"", b"salt")
 POWER = 3
@@ -238,9 +239,7 @@ def test_a_stand_in_takes_what_a_failed_device_should_have(cluster: Cluster) -> 
 
 @needs_rsync
 def test_rsync_through_a_daemon(tmp_path: Path) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     there, here = tmp_path / "there", tmp_path / "here"
     (there / "sd0" / "objects").mkdir(parents=True)
     for name in ("abc/d1/1.data", "abc/d1/.1.data.Ab12cD", "abd/d2/2.ts", "xyz/d3/3.data"):
@@ -254,7 +253,7 @@ def test_rsync_through_a_daemon(tmp_path: Path) -> None:
         ["rsync", "--daemon", "--no-detach", f"--port={port}", "--address=127.0.0.1", f"--config={config}"]
     )
     try:
-        for _ in range(200):
+        for _ in range(1200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.05)

@@ -47,17 +47,17 @@ def test_it_serves_its_devices_until_it_is_told_to_stop(tmp_path: Path) -> None:
         assert lines[-1].startswith("ready in "), lines
         for kind in KINDS:
             root = ports.root_url("127.0.0.1", ports.port(kind, offset))
-            assert requests.get(f"{root}/healthcheck", timeout=10).text == "OK"
+            assert requests.get(f"{root}/healthcheck", timeout=60).text == "OK"
         root = ports.root_url("127.0.0.1", ports.port("account", offset))
         headers = {"X-Timestamp": "1700000000.00000", "X-Put-Timestamp": "1700000000.00000"}
-        assert requests.put(f"{root}/d1/3/AUTH_x", headers=headers, timeout=10).status_code == 201
-        assert requests.head(f"{root}/d1/3/AUTH_x", timeout=10).status_code == 204
-        assert requests.put(f"{root}/d2/3/AUTH_x", headers=headers, timeout=10).status_code == 507
+        assert requests.put(f"{root}/d1/3/AUTH_x", headers=headers, timeout=60).status_code == 201
+        assert requests.head(f"{root}/d1/3/AUTH_x", timeout=60).status_code == 204
+        assert requests.put(f"{root}/d2/3/AUTH_x", headers=headers, timeout=60).status_code == 507
         with start(tmp_path, offset) as again:
-            assert again.wait(30) == 1  # another one holds the data directory
+            assert again.wait(60) == 1  # another one holds the data directory
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 
@@ -70,6 +70,6 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     ]
     for missing, mend in steps:
         process = start(tmp_path, offset)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
         assert process.returncode == 1 and missing in said
         mend()

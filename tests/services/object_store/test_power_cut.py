@@ -167,7 +167,7 @@ async def test_what_a_power_cut_took_from_listings_is_listed_again(
         assert len(rows(after / device)) < 20, "the test cuts at the moment that it means to"
     monkeypatch.setattr(intents, "boot", lambda: "another boot")
     with mounted("ext4", tmp_path / "image2", after / device):
-        async with object_store(after, object_update_interval=0.2) as store, asyncio.timeout(30):
+        async with object_store(after, object_update_interval=0.2) as store, asyncio.timeout(90):
             while (await store("GET", "c")).data.decode().split() != sorted(names):
                 await asyncio.sleep(0.1)
             assert [await store.get(f"c/{name}") for name in names] == [name.encode() for name in names]

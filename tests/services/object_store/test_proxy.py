@@ -248,10 +248,10 @@ async def raw(store: Store, text: str, body: bytes = b"", *, then: bytes = b"") 
     address, port = store.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(address, int(port))
     writer.write(text.replace("\n", "\r\n").encode() + body)
-    told = await asyncio.wait_for(reader.read(65536), 10)
+    told = await asyncio.wait_for(reader.read(65536), 60)
     if then:
         writer.write(then)
-        told += await asyncio.wait_for(reader.read(65536), 10)
+        told += await asyncio.wait_for(reader.read(65536), 60)
     writer.close()
     await writer.wait_closed()
     return told

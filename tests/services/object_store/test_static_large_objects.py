@@ -384,7 +384,7 @@ async def test_a_reader_that_hangs_up(store: Store) -> None:
         reply = await session.get(f"{store.url}/v1/{store.account}/box/whole", headers={"X-Auth-Token": "member"})
         assert await reply.content.readexactly(100) == bytes(100)
         reply.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(asyncio.all_tasks()) > quiet:
             await asyncio.sleep(0.01)
     assert await store.get("box/0") == bytes(16 << 20)
