@@ -44,7 +44,7 @@ def test_real_servers_are_known(server: Any, component: str, words: str, tmp_pat
         assert (found.state, found.speaks) == ("open", EXPECTED[component])
         assert words in found.detail
         assert judged(port, component).problem == ""
-        wrong = judged(port, "nova-api", "compute")
+        wrong = judged(port, "nova-api", "compute", timeout=3)
         assert not wrong.agrees
         assert "nova-api would speak http, but what answers" in wrong.problem
 

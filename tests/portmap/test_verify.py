@@ -2,15 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.cloud import SOURCE
+from cumulet.portmap.verify import agent
+from tests.cloud import SOURCE, inside
 from tests.portmap.hosts import NEEDS_ROOT, Place, inventory, place
 from tests.portmap.servers import needs, running
 
@@ -87,6 +90,25 @@ def test_the_rule_that_stops_a_connection_is_named(site: Place, tmp_path: Path) 
     assert str(database["blocked"]).startswith("two: inet site output rule tcp dport 3306 drop")
     assert found["two", "one", 5000]["reachable"] == "open"
     assert before == {name: site.run(name, "nft", "list", "ruleset").stdout for name in ROLES}
+
+
+@NEEDS_ROOT
+@pytest.mark.root
+def test_what_a_busy_host_tells_late_is_heard(site: Place) -> None:
+    """nft is held up while the packet comes, and while it is waited for."""
+    target = ("tcp", site.address("two", "internal"), 5000)
+    with inside(site.namespace("one")), ThreadPoolExecutor(1) as pool:
+        assert agent.trace({"prerouting": [], "output": [target]}) == ""
+        tracer = agent.TRACER[0].pid
+        os.kill(tracer, signal.SIGSTOP)
+        try:
+            assert agent.probe({"targets": [target], "timeout": 30}) == ["closed"]
+            told = pool.submit(agent.traced, 0.0)
+            with pytest.raises(TimeoutError):
+                told.result(0.3)
+        finally:
+            os.kill(tracer, signal.SIGCONT)
+        assert told.result(60) == [["tcp", site.address("one", "internal"), target[1], "5000", ""]]
 
 
 @NEEDS_ROOT

@@ -20,6 +20,7 @@ from typing import Any
 TRACE = "cumulet_trace"
 WORD = b"cumulet\n"
 AT_ONCE = 256
+PATIENCE = 20.0  # seconds for nft to tell of all packets, where the host is busy
 HELD: dict[tuple[str, int], socket.socket] = {}  # (protocol, port) -> socket of ours
 
 
@@ -164,11 +165,23 @@ def trace(request: dict[str, Any]) -> str:
     return ""
 
 
-def _hears(pid: int) -> bool:
-    """Whether a process has joined a group of netfilter's netlink family (12): only then it is told of packets."""
+def _sockets(pid: int) -> list[list[str]]:
+    """The sockets of a process in netfilter's netlink family (12): in column 3 their groups, in 4 what is unread."""
     with open("/proc/net/netlink") as table:
         rows = [line.split() for line in list(table)[1:]]
-    return any(row[1] == "12" and row[2] == str(pid) and int(row[3], 16) for row in rows)
+    return [row for row in rows if row[1] == "12" and row[2] == str(pid)]
+
+
+def _hears(pid: int) -> bool:
+    """Whether a process has joined a group: only then it is told of packets."""
+    return any(int(row[3], 16) for row in _sockets(pid))
+
+
+def _has_told(pid: int) -> bool:
+    """Whether a process has read all that it was told, and waits for more."""
+    with open(f"/proc/{pid}/stat") as stat:
+        state = stat.read().rpartition(") ")[2][:1]
+    return state == "S" and all(row[4] == "0" for row in _sockets(pid))
 
 
 def traced(seconds: float) -> list[list[str]]:
@@ -181,9 +194,14 @@ def traced(seconds: float) -> list[list[str]]:
     reader = threading.Thread(target=lambda: lines.extend(tracer.stdout or ()), daemon=True)
     reader.start()
     time.sleep(seconds)  # what it prints has no end of its own
+    until = time.monotonic() + PATIENCE
+    while tracer.poll() is None and not _has_told(tracer.pid) and time.monotonic() < until:
+        time.sleep(0.01)
     tracer.kill()
     reader.join(2)
     tracer.wait()
+    if tracer.stdout is not None:
+        tracer.stdout.close()
     untrace()
     packets: dict[str, tuple[str, str, str, str]] = {}
     dropped: dict[str, str] = {}
