@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from cumulet.services.object_store.storage.object_file import choose
 from tests.cloud import ProcessCloud
 from tests.crash.object_disk import QUEUE, SOON, settled
 
@@ -71,6 +72,11 @@ class Client:
     def files(self) -> set[Path]:
         return {path for path in self.device.glob("objects/*/*/*/*") if path.suffix in (".data", ".ts", ".meta")}
 
+    def objects(self) -> int:
+        """How many objects there are, by their files."""
+        directories = {path.parent for path in self.files()}
+        return sum(bool(choose([path.name for path in directory.iterdir()]).data) for directory in directories)
+
 
 def until(done: Callable[[], bool]) -> None:
     end = time.monotonic() + SOON
@@ -116,7 +122,8 @@ def test_what_was_not_told_is_listed(cloud: ProcessCloud) -> None:
     assert client("GET", "c/old").content == b"another"
     assert rows["typed"]["content_type"] == "image/png"
     until(lambda: client("GET", "d/short").status_code == 404)
-    settled(cloud.data)  # so its file is gone as well
+    until(lambda: client.objects() == len(rows))  # so its file is gone as well
+    settled(cloud.data)
 
     with locked(client, "d"):
         client.killed(("PUT", "d/cut", b"before the lights went out", {}))
