@@ -45,7 +45,7 @@ from msgspec import Struct
 
 from bench import listings
 from bench.images import PIECE, Site, download, loopback, timed
-from bench.measure import TICK, cpu_seconds
+from bench.measure import TICK, cpu_of
 from bench.objects import SMALL, Figure, Work, call, copy_beside, make_file, run, small_works, upload
 from bench.upstream_swift import DEVICE, VERSION, Login, Missing, Swift, check, prepare
 from tests.cloud import ProcessCloud
@@ -123,12 +123,12 @@ def machine_cpu() -> float:
 
 def watched(site: Site, work: Callable[[Site], Figure]) -> Taken:
     """Do something that a side is measured by, and see who used the machine meanwhile."""
-    machine, own, client = machine_cpu(), sum(map(cpu_seconds, site.pids)), time.process_time()
+    machine, own, client = machine_cpu(), cpu_of(site.pids), time.process_time()
     begun = time.perf_counter()
     figure = work(site)
     took = time.perf_counter() - begun
     client = time.process_time() - client
-    others = machine_cpu() - machine - (sum(map(cpu_seconds, site.pids)) - own) - client
+    others = machine_cpu() - machine - (cpu_of(site.pids) - own) - client
     return Taken(figure, round(max(0.0, others) / took * 100, 1), round(client * 1000 / figure.requests, 3))
 
 
@@ -273,9 +273,9 @@ class Comparison:
 
 def one(what: str, mib: int, work: Callable[[Site], object], site: Site) -> Figure:
     """One large transfer."""
-    before = sum(map(cpu_seconds, site.pids))
+    before = cpu_of(site.pids)
     seconds = timed(lambda: work(site))
-    cpu, took = (sum(map(cpu_seconds, site.pids)) - before) * 1000, round(seconds * 1000, 1)
+    cpu, took = (cpu_of(site.pids) - before) * 1000, round(seconds * 1000, 1)
     return Figure(what, 1, round(1 / seconds, 2), took, took, round(cpu, 1), round(mib / seconds, 1))
 
 

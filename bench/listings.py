@@ -23,7 +23,7 @@ import aiohttp
 import msgspec
 
 from bench.images import Site, site
-from bench.measure import cpu_seconds
+from bench.measure import cpu_of
 from bench.objects import Figure, Work, call, load, request, run
 from cumulet.services.object_store import policies
 from cumulet.services.object_store.names import Timestamp, partition
@@ -103,7 +103,7 @@ async def pages(cloud: Site, container: str, count: int) -> Figure:
     """All names, page by page, as clients read them: each page asked for when the one before has come."""
     times: list[float] = []
     seen, marker = 0, ""
-    before = sum(map(cpu_seconds, cloud.pids))
+    before = cpu_of(cloud.pids)
     async with aiohttp.ClientSession(headers={"X-Auth-Token": cloud.token}) as session:
         while True:
             begun = time.perf_counter()
@@ -114,7 +114,7 @@ async def pages(cloud: Site, container: str, count: int) -> Figure:
                 break
             seen, marker = seen + len(rows), rows[-1]["name"]
     assert seen == count, f"{seen} names instead of {count}"
-    cpu = (sum(map(cpu_seconds, cloud.pids)) - before) * 1000 / len(times)
+    cpu = (cpu_of(cloud.pids) - before) * 1000 / len(times)
     times.sort()
     rate = len(times) / sum(times) * 1000
     what = f"{count:,}: all, page by page"

@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,27 @@ def cpu_seconds(pid: int) -> float:
     """CPU that a process has used, user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def cpu_of(pids: Iterable[int]) -> float:
+    """CPU that processes have used together with all that they have started, also what has ended meanwhile."""
+    family: set[int] = set()
+    new = set(pids)
+    while new:
+        family |= new
+        new = {child for pid in new for child in _children(pid)} - family
+    return sum(cpu_seconds(pid) + _ended_cpu_seconds(pid) for pid in family)
+
+
+def _children(pid: int) -> list[int]:
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def _ended_cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[13]) + int(fields[14])) / TICK
 
 
 def resident_mib(pid: int) -> float:

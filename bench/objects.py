@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.images import PIECE, Site, best, copy, download, loopback, site
-from bench.measure import cpu_seconds
+from bench.measure import cpu_of
 
 SMALL = (4 << 10, 64 << 10)
 
@@ -98,7 +98,7 @@ async def load(cloud: Site, what: str, wanted: bytes, requests: list[bytes], cli
     loop = asyncio.get_running_loop()
     parts = urlsplit(cloud.url)
     waiting, ends = iter(requests), [loop.create_future() for _ in range(clients)]
-    before, begun = sum(map(cpu_seconds, cloud.pids)), time.perf_counter()
+    before, begun = cpu_of(cloud.pids), time.perf_counter()
     made = []
     for end in ends:
         _, client = await loop.create_connection(
@@ -107,7 +107,7 @@ async def load(cloud: Site, what: str, wanted: bytes, requests: list[bytes], cli
         made.append(client)
     await asyncio.gather(*ends)
     took = time.perf_counter() - begun
-    cpu = (sum(map(cpu_seconds, cloud.pids)) - before) * 1000 / len(requests)
+    cpu = (cpu_of(cloud.pids) - before) * 1000 / len(requests)
     times = sorted(t * 1000 for client in made for t in client.times)
     rate = len(requests) / took
     return Figure(
@@ -212,9 +212,9 @@ def large(cloud: Site, directory: Path, mib: int, rounds: int) -> list[Figure]:
 
 def _cpu(cloud: Site, work: Callable[[], None]) -> float:
     """CPU milliseconds of the cloud for a piece of work."""
-    before = sum(map(cpu_seconds, cloud.pids))
+    before = cpu_of(cloud.pids)
     work()
-    return round((sum(map(cpu_seconds, cloud.pids)) - before) * 1000, 1)
+    return round((cpu_of(cloud.pids) - before) * 1000, 1)
 
 
 def call(cloud: Site, method: str, path: str, wanted: bytes) -> None:

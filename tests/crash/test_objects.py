@@ -1,12 +1,15 @@
 """SIGKILL at random moments while objects are written, changed and deleted: what was acknowledged is there, byte for byte;
 what was not is there whole or not at all; listings say the same; nothing is left half written."""
 
+import contextlib
 import itertools
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import md5
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from cumulet.services.object_store.storage.disk_process import LOCK
 from tests.cloud import ProcessCloud
 from tests.crash.load import turns
 from tests.crash.object_disk import settled
@@ -46,7 +50,7 @@ class Clients:
         self.cloud, self.token = cloud, cloud.token()
         self.account = f"/v1/AUTH_{cloud.connect().current_project_id}"
         self.stopped = threading.Event()
-        self.known = [Known() for _ in range(6)]
+        self.known = [Known() for _ in range(8)]
         self.seed = seed
         self.done = 0
         self.session = requests.Session()
@@ -84,16 +88,25 @@ class Clients:
 
     def killed(self, after: float) -> None:
         """Let all of them work, and kill the cloud."""
+        with self.working():
+            time.sleep(after)
+            self.stopped.set()
+            self.cloud.kill()
+        self.session.close()
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """All of them work."""
         self.stopped.clear()
         threads = [threading.Thread(target=self.work, args=(number, known)) for number, known in enumerate(self.known)]
         for thread in threads:
             thread.start()
-        time.sleep(after)
-        self.stopped.set()
-        self.cloud.kill()
-        for thread in threads:
-            thread.join()
-        self.session.close()
+        try:
+            yield
+        finally:
+            self.stopped.set()
+            for thread in threads:
+                thread.join()
 
     def check(self) -> None:
         """Every object is as one of the two that may be; the listing says the same, from the first request on."""
@@ -126,3 +139,39 @@ def test_kill_while_objects_are_written(cloud: ProcessCloud) -> None:
     except AssertionError as error:
         raise AssertionError(f"CRASH_SEED={seed}: {error}") from error
     assert clients.done > 20 * ROUNDS, "too little was done to prove anything"
+    assert (cloud.data / "object-store/devices" / LOCK).exists(), "the disk process had its part in it"
+
+
+def test_kill_the_disk_process_while_objects_are_written(cloud: ProcessCloud) -> None:
+    """The program finishes what it was doing: clients see nothing of it, and nothing is left to make good."""
+    clients = Clients(cloud, random.randrange(1000))
+    assert clients.call("PUT", "/kill").status_code == 201
+    for turn in range(3):
+        clients.seed += turn
+        with clients.working():
+            pid = disk_process(cloud)
+            time.sleep(random.uniform(0, 0.5))
+            os.kill(pid, signal.SIGKILL)
+            done = clients.done
+            deadline = time.monotonic() + 30
+            while clients.done < done + 50:
+                assert time.monotonic() < deadline, "it goes on without it"
+                time.sleep(0.01)
+        clients.check()
+        cloud.stop()  # a new one is started at once by a new program
+        settled(cloud.data)
+        cloud.start()
+        clients.check()
+
+
+def disk_process(cloud: ProcessCloud) -> int:
+    """The process that writes small objects, as soon as there is one that works."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for words in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                parent = int((words.parent / "stat").read_text().rpartition(")")[2].split()[1])
+                if cloud.process is not None and parent == cloud.process.pid and b"disk_worker" in words.read_bytes():
+                    return int(words.parent.name)
+        time.sleep(0.02)
+    raise AssertionError("the disk process never came")

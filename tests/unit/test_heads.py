@@ -107,6 +107,17 @@ async def test_names_that_are_no_tokens_reach_the_service_as_they_were_sent() ->
         assert await answers(port, sent + plain, count=2) == [whole, after]
 
 
+@pytest.mark.parametrize("sent", [b"GET / HTTP/one\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n"])
+async def test_what_is_no_http_is_told_in_one_line(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with telling() as port:
+        assert await answers(port, sent) == ["400"]
+    [told] = [record for record in caplog.records if record.name == "cumulet.server"]
+    assert told.getMessage().startswith("127.0.0.1 sent what is no HTTP: ")
+    assert "\n" not in told.getMessage()
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_a_service_that_does_not_ask_for_it_gets_none() -> None:
     async with telling(()) as port:
         assert await answers(port, head('X-Meta-": 1')) == ["400"]

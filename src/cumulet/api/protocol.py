@@ -13,15 +13,19 @@ requests that came together with others nothing is done until it is clear again 
 """
 
 import asyncio
+import logging
 import re
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParserPy
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestPayloadError
 
 from cumulet.api.field_names import FreeNames
+
+log = logging.getLogger("cumulet.server")
 
 LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([^\r\n ]+) HTTP/1\.[01]\r\n")
 BEGUN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: [^\r\n ]*(?: [HTP/1.0]*\r?)?)?")
@@ -58,6 +62,17 @@ class Protocol(web.RequestHandler):
         self._left = 0  # bytes of it that are still to come; 0: a request begins; or one of the two words above
         self._held = b""  # of a head that is not whole yet
         self._last = b""  # the last few bytes that came while it is UNCLEAR
+
+    def log_exception(self, *args: Any, **more: Any) -> None:
+        """What a client sends that is no HTTP is no fault of the program: it is told in one line."""
+        error = more.get("exc_info")
+        if isinstance(error, HttpProcessingError):
+            peer = self.transport.get_extra_info("peername") if self.transport is not None else None
+            log.info(
+                "%s sent what is no HTTP: %s", peer[0] if peer else "a client", error.message.strip().split("\n")[0]
+            )
+        else:
+            super().log_exception(*args, **more)
 
     def data_received(self, data: bytes) -> None:
         """What begins a request is parsed once its head is whole."""

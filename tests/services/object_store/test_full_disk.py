@@ -28,7 +28,7 @@ def node(tmp_path: Path) -> Iterator[Node]:
     (place / "lost+found").rmdir()
     node.devices.reserve = 0.05
     yield node
-    node.devices.close()
+    node.close()
     subprocess.run(["umount", str(place)], check=True)
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from cumulet.core.tasks import in_thread
 from cumulet.services.object_store.message import Headers, Response, drain, refuse, stream
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device, Rings
@@ -61,6 +60,7 @@ class Cluster:
             (root / device.name).mkdir(parents=True)
         self.server = ObjectServer(self.devices, SALT, self)
         self.clock = START
+        self.runner = asyncio.Runner()
 
     async def call(self, device: Device, request: BackendRequest) -> Response:
         if device.name in self.down:
@@ -71,7 +71,7 @@ class Cluster:
         return await self.server.handle(request)
 
     def run(self, work: Any) -> Any:
-        return asyncio.run(work)
+        return self.runner.run(work)
 
     def replicate(self, *names: str) -> list[ObjectReplicator]:
         """A round on each of some nodes."""
@@ -81,21 +81,21 @@ class Cluster:
                 self.devices, self, lambda: self.rings, lambda device: True, rsync_port=0, reclaim_age=3600
             )
             replicator._jobs = only(replicator, name)  # type: ignore[method-assign]
-            asyncio.run(replicator.run())
+            self.runner.run(replicator.run())
             made.append(replicator)
         return made
 
     def ask(self, method: str, device: str, name: str, body: bytes = b"", at: float | None = None) -> tuple[int, bytes]:
-        async def ask() -> tuple[int, bytes]:
-            self.clock += 1
-            told = Timestamp.parse(self.clock if at is None else at).internal
-            headers = Headers({"X-Timestamp": told, "Content-Type": "a/b", "Content-Length": str(len(body))})
-            number = partition(SALT.digest("a", "c", name), POWER)
-            request = BackendRequest("object", method, device, number, "a", "c", name, headers, body=stream(body))
-            reply = await self.server.handle(request)
-            return reply.status, await drain(reply)
+        return self.runner.run(self.asked(method, device, name, body, at))
 
-        return asyncio.run(ask())
+    async def asked(self, method: str, device: str, name: str, body: bytes, at: float | None) -> tuple[int, bytes]:
+        self.clock += 1
+        told = Timestamp.parse(self.clock if at is None else at).internal
+        headers = Headers({"X-Timestamp": told, "Content-Type": "a/b", "Content-Length": str(len(body))})
+        number = partition(SALT.digest("a", "c", name), POWER)
+        request = BackendRequest("object", method, device, number, "a", "c", name, headers, body=stream(body))
+        reply = await self.server.handle(request)
+        return reply.status, await drain(reply)
 
     def directory(self, device: str, name: str) -> str:
         number = partition(SALT.digest("a", "c", name), POWER)
@@ -116,7 +116,8 @@ def only(replicator: ObjectReplicator, name: str) -> Any:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path)
     yield cluster
-    cluster.devices.close()
+    cluster.runner.run(cluster.devices.close())
+    cluster.runner.close()
 
 
 needs_rsync = pytest.mark.skipif(shutil.which("rsync") is None, reason="rsync is not installed")
@@ -215,7 +216,7 @@ def test_what_comes_while_a_handoff_gives_up_stays(cluster: Cluster, monkeypatch
 
     async def push(self: ObjectReplicator, *args: Any) -> bool:
         done = await real(self, *args)
-        await in_thread(lambda: cluster.ask("PUT", "sd3", "o", b"2", at=START + 1))
+        await cluster.asked("PUT", "sd3", "o", b"2", START + 1)
         return done
 
     monkeypatch.setattr(ObjectReplicator, "_push", push)
@@ -285,7 +286,7 @@ def test_old_tombstones_are_reclaimed(cluster: Cluster) -> None:
     replicator = ObjectReplicator(
         cluster.devices, cluster, lambda: cluster.rings, lambda device: True, rsync_port=0, reclaim_age=3600
     )
-    asyncio.run(replicator.reclaim())
+    cluster.runner.run(replicator.reclaim())
     assert not Path(cluster.directory("sd0", "old")).exists()
     assert os.listdir(cluster.directory("sd0", "recent")) == [f"{Timestamp.parse(now - 100).internal}.ts"]
     assert len(os.listdir(cluster.directory("sd0", "kept"))) == 1
@@ -304,7 +305,7 @@ def test_the_auditor_finds_files_that_are_cut(cluster: Cluster, fast: bool) -> N
     with (directory / name).open("r+b") as file:
         file.truncate(1_234_567)
     audit = auditor(cluster)
-    asyncio.run(audit.run_fast() if fast else audit.run())
+    cluster.runner.run(audit.run_fast() if fast else audit.run())
     assert (audit.audited, audit.quarantined) == (5, 1)
     assert not directory.exists()
     assert (Path(cluster.devices.quarantined("sd0", 0)) / directory.name / name).exists()
@@ -323,9 +324,9 @@ def test_the_auditor_finds_data_that_is_not_what_was_stored(cluster: Cluster) ->
         file.seek(2_000_000)
         file.write(b"y")
     audit = auditor(cluster)
-    asyncio.run(audit.run_fast())
+    cluster.runner.run(audit.run_fast())
     assert audit.quarantined == 0
-    asyncio.run(audit.run())
+    cluster.runner.run(audit.run())
     assert audit.quarantined == 1
     cluster.replicate("sd1")
     assert cluster.ask("GET", "sd0", "o") == (200, b"x" * 3_000_000)
@@ -347,11 +348,11 @@ def test_the_updater_tells_those_that_do_not_know_yet(cluster: Cluster) -> None:
     now = Timestamp.now()
     assert len(pending(cluster, now)) == 1
     cluster.refuses = {"sd1": 503}
-    asyncio.run(updater(cluster).run())
+    cluster.runner.run(updater(cluster).run())
     assert sorted(name for name, _ in cluster.told) == ["sd0", "sd1", "sd2"]
     cluster.told.clear()
     cluster.refuses = {}
-    asyncio.run(updater(cluster).run())
+    cluster.runner.run(updater(cluster).run())
     [(name, request)] = cluster.told
     assert (name, request.method, request.container, request.object) == ("sd1", "PUT", "c", "o")
     assert request.headers["X-Size"] == "1"
@@ -362,7 +363,7 @@ def test_only_the_latest_update_of_an_object_is_told(cluster: Cluster) -> None:
     now = Timestamp.now()
     pending(cluster, Timestamp(now.ticks - 5))
     assert len(pending(cluster, now)) == 1
-    asyncio.run(updater(cluster).run())
+    cluster.runner.run(updater(cluster).run())
     assert {request.headers["X-Timestamp"] for _, request in cluster.told} == {now.internal}
 
 
@@ -372,7 +373,7 @@ def test_updates_of_what_is_long_gone_are_given_up(cluster: Cluster) -> None:
     pending(cluster, Timestamp.now(), "recent")
     (Path(cluster.devices.pending("sd0", 0)) / "abc").mkdir()
     (Path(cluster.devices.pending("sd0", 0)) / "abc" / f"{'0' * 32}-{START}.00000").write_bytes(b"no update")
-    asyncio.run(updater(cluster).run())
+    cluster.runner.run(updater(cluster).run())
     [(_, left)] = async_pending.waiting(cluster.devices.pending("sd0", 0))
     assert left is not None
     assert left.object == "recent"

@@ -44,6 +44,22 @@ class Node:
         self.containers = Containers()
         self.server = ObjectServer(self.devices, SALT, self.containers)
         self.clock = START
+        self.runner = asyncio.Runner()
+
+    def start_process(self) -> None:
+        """From now on the disk process makes what it can."""
+
+        async def start() -> None:
+            self.devices.process.start()
+            async with asyncio.timeout(30):
+                while self.devices.process.pid is None:
+                    await asyncio.sleep(0.005)
+
+        self.runner.run(start())
+
+    def close(self) -> None:
+        self.runner.run(self.devices.close())
+        self.runner.close()
 
     def ask(
         self,
@@ -53,7 +69,7 @@ class Node:
         at: float | None = None,
         **headers: Any,
     ) -> tuple[int, Headers, bytes]:
-        return asyncio.run(self._ask(method, name, body, at, headers))
+        return self.runner.run(self._ask(method, name, body, at, headers))
 
     async def _ask(
         self, method: str, name: str, body: bytes | AsyncIterator[bytes], at: float | None, headers: dict[str, Any]
@@ -82,11 +98,13 @@ async def pieces(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:
         yield data[start : start + size]
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+@pytest.fixture(params=["threads", "process"])
+def node(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Node]:
     node = Node(tmp_path)
+    if request.param == "process":
+        node.start_process()
     yield node
-    node.devices.close()
+    node.close()
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 65536, 65537, SMALL, SMALL + 1, 5_000_001])
@@ -236,9 +254,7 @@ def test_what_cannot_be_told_is_kept(node: Node) -> None:
     assert update.headers["X-Size"] == "4"
 
 
-async def test_what_takes_long_to_be_told_is_kept_before_the_answer(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_to_be_told_is_kept_before_the_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = asyncio.Event()
 
     async def call(device: Device, request: BackendRequest) -> Response:
@@ -248,11 +264,11 @@ async def test_what_takes_long_to_be_told_is_kept_before_the_answer(
     monkeypatch.setattr(object_updates, "PATIENCE", 0.01)
     monkeypatch.setattr(node.containers, "call", call)
     two = UPDATE | {"X_Container_Host": "10.0.0.1:6001, 10.0.0.2:6001", "X_Container_Device": "sdb, sdc"}
-    assert (await node._ask("PUT", "o", b"four", None, two))[0] == 201
+    assert node.ask("PUT", body=b"four", **two)[0] == 201
     (kept,) = [name for name in node.files() if name.startswith("async_pending/")]
     assert async_pending.decode((node.root / "sda" / kept).read_bytes()).object == "o"
     slow.set()
-    await node.server.updates.settle()
+    node.runner.run(node.server.updates.settle())
 
 
 def test_the_queue_of_what_is_to_be_deleted(node: Node) -> None:
@@ -356,8 +372,7 @@ def test_a_cancelled_request_leaves_nothing(node: Node, sent: int) -> None:
         with pytest.raises(asyncio.CancelledError):
             await asking
 
-    asyncio.run(run())
-    node.devices.close()
+    node.runner.run(run())
     assert node.files() == []
     assert node.containers.told == []
 
@@ -371,7 +386,7 @@ def test_a_request_cancelled_while_it_is_written_tells_the_container(node: Node)
         with pytest.raises(asyncio.CancelledError):
             await asking
 
-    asyncio.run(run())
+    node.runner.run(run())
     assert node.ask("GET")[2] == b"four"
     assert [request.method for _, request in node.containers.told] == ["PUT"]
 
@@ -391,7 +406,7 @@ def test_many_at_once(node: Node) -> None:
             )
         )
 
-    asyncio.run(run())
+    node.runner.run(run())
     status, _, body = node.ask("GET")
     assert (status, body) == (200, b"100")
     assert len(node.files()) >= 1

@@ -68,7 +68,7 @@ class Disk:
             try:
                 yield node
             finally:
-                node.devices.close()
+                node.close()
 
 
 @pytest.fixture(params=sorted(SIZES))
@@ -78,11 +78,13 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
     made = Disk(tmp_path, request.param)
     with mounted(made.kind, made.image, made.place):
         yield made
-        made.node.devices.close()
+        made.node.close()
 
 
-@pytest.mark.parametrize("size", [100, 100_000, 1_500_000])
-def test_what_was_promised_is_there(disk: Disk, size: int) -> None:
+@pytest.mark.parametrize(("size", "process"), [(100, False), (100, True), (100_000, False), (1_500_000, False)])
+def test_what_was_promised_is_there(disk: Disk, size: int, process: bool) -> None:
+    if process:
+        disk.node.start_process()
     data = {f"o{number}": os.urandom(size) for number in range(3)}
     for name, body in data.items():
         assert disk.node.ask("PUT", name, body)[0] == 201

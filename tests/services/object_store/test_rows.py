@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from cumulet.services.object_store.storage import account_rows, container_rows
 from cumulet.services.object_store.storage.container_rows import delete_row, put_row
 from cumulet.services.object_store.storage.database import Database, Info, Stat, Unit
+from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
 TIMES = [f"14000000{n:02d}.00000" for n in range(8)]
 
@@ -44,7 +45,7 @@ async def _after(
     path: Path, schema: str, apply: Callable[..., int], batches: Iterable[list[Any]], query: str
 ) -> tuple[list[Any], str, dict[int, Stat]]:
     """What a database holds when it has been told this: its rows, its counts and its hash."""
-    with ThreadPoolExecutor(1) as pool:
+    with closing(DiskThreads(1)) as pool:
         database = Database(str(path / "x" / "x.db"), schema, pool, lambda _: None)
 
         def work(rows: list[Any]) -> Callable[[Unit], int]:

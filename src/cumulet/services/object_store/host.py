@@ -61,4 +61,4 @@ class StorageHost:
         if self.objects is not None:
             await self.objects.forget_intents()
         await self.nodes.stop()
-        self.devices.close()
+        await self.devices.close()

@@ -8,6 +8,7 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
+from msgspec import Struct
 
 from cumulet.api.http import Query
 from cumulet.services.object_store.message import Handler, Request, Response, drain, refuse
@@ -73,13 +74,12 @@ async def _formatted(request: Request, response: Response, kind: str) -> Respons
     body = await drain(response)
     if kind != JSON:
         try:
-            rows = msgspec.json.decode(body, type=list[dict[str, Any]])
             if kind == PLAIN:
-                body = "".join(f"{row['name'] if 'name' in row else row['subdir']}\n" for row in rows).encode()
+                body = _plain(body)
             elif request.container:
-                body = _container(request.container, rows)
+                body = _container(request.container, _rows(body))
             else:
-                body = _account(request.account, rows)
+                body = _account(request.account, _rows(body))
         except (msgspec.DecodeError, KeyError):  # no listing at all, but a site's own JSON
             response.body = body
             return response
@@ -88,6 +88,24 @@ async def _formatted(request: Request, response: Response, kind: str) -> Respons
     response.body = body
     response.status = 200 if body else 204
     return response
+
+
+class Named(Struct, gc=False):
+    """Of an entry what a plain listing shows: the rest is passed over without being made."""
+
+    name: str = ""
+    subdir: str = ""
+
+
+_named = msgspec.json.Decoder(list[Named]).decode
+_rows = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
+def _plain(listing: bytes) -> bytes:
+    names = [entry.name or entry.subdir for entry in _named(listing)]
+    if "" in names:
+        raise KeyError("name")
+    return "\n".join([*names, ""]).encode()
 
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'

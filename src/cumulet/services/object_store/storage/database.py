@@ -15,7 +15,6 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
@@ -23,6 +22,8 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
+
+from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
 log = logging.getLogger("cumulet.object_store.database")
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class Waiting(NamedTuple):
 class Database:
     """One file. `info` may be asked anywhere and at any time: None where nothing is known without a look at the file."""
 
-    def __init__(self, name: str, schema: str, pool: Executor, used: Callable[["Database"], None]) -> None:
+    def __init__(self, name: str, schema: str, pool: DiskThreads, used: Callable[["Database"], None]) -> None:
         self.name = name
         self.path = Path(name)
         self.schema = schema
@@ -183,12 +184,14 @@ class Database:
         if info is not None:
             return info
         self._used(self)
-        return await self._in_pool(self._ask)
+        told: Info = await self._pool.run(self._ask)
+        return told
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read in a thread, in one consistent view; Missing."""
         self._used(self)
-        return await self._in_pool(self._read, work)
+        found: T = await self._pool.run(self._read, work)
+        return found
 
     async def write(self, work: Callable[[Unit], T], new: Info | None = None, *, lasts: bool = True) -> T:
         """Do `work` in a transaction, together with all that waits; return when it lasts. Where there is no database, one is
@@ -200,21 +203,19 @@ class Database:
         self._waiting.append(Waiting(work, new, future, lasts))
         if not self._writing:
             self._writing = True
-            self._next(loop)
+            loop.call_soon(self._next, loop)  # with all that comes in this round of the loop
         return await future
 
     async def remove(self, still: Callable[[Info], bool]) -> bool:
         """Take the file away with all that belongs to it, if that is `still` right for what it says of itself at the end.
         Whoever writes to it meanwhile is told that it is missing."""
-        return await self._in_pool(self._remove, still)
-
-    def _in_pool(self, fn: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
-        return asyncio.get_running_loop().run_in_executor(self._pool, fn, *args)
+        removed: bool = await self._pool.run(self._remove, still)
+        return removed
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._waiting = self._waiting, []
         try:
-            self._pool.submit(self._commit, loop, batch)
+            self._pool.post(self._commit, loop, batch)
         except RuntimeError as error:  # the node is stopping
             self._told(loop, batch, [(False, error)] * len(batch))
 
@@ -223,7 +224,7 @@ class Database:
     ) -> None:
         """Tell all of a batch what became of theirs; then the next batch is written."""
         if self._waiting:
-            self._next(loop)
+            loop.call_soon(self._next, loop)  # with all that comes in this round of the loop
         else:
             self._writing = False
         for waiting, (good, value) in zip(batch, outcomes, strict=True):

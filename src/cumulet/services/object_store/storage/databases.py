@@ -7,7 +7,6 @@ import asyncio
 import resource
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, TypeVar
@@ -18,6 +17,7 @@ from cumulet.services.object_store.storage.account_rows import SCHEMA as ACCOUNT
 from cumulet.services.object_store.storage.container_rows import SCHEMA as CONTAINER_SCHEMA
 from cumulet.services.object_store.storage.database import Database
 from cumulet.services.object_store.storage.devices import Devices
+from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class Databases:
         self._known: OrderedDict[str, Database] = OrderedDict()
         self._opened: OrderedDict[str, Database] = OrderedDict()
         self._closing: set[asyncio.Future[bool]] = set()
-        self._pool = ThreadPoolExecutor(THREADS, "object-store-database")
+        self._pool = DiskThreads(THREADS, "object-store-database")
 
     def path(self, kind: str, device: str, partition: int, name: str) -> str:
         """Of the database whose path hashes to `name`."""
@@ -108,13 +108,13 @@ class Databases:
     def stop(self) -> None:
         """Write what waits, and close everything."""
         self.closed = True
-        self._pool.shutdown(wait=True)
+        self._pool.close()
         self.close_all()
         self._known.clear()
 
     def work(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[T]":
         """Do what blocks in a thread of the databases."""
-        return asyncio.get_running_loop().run_in_executor(self._pool, partial(fn, *args, **kwargs))
+        return self._pool.run(partial(fn, *args, **kwargs))
 
     def _used(self, database: Database) -> None:
         """A database is about to be opened, if it is not open."""
@@ -139,7 +139,7 @@ class Databases:
             database = self._opened[path]
             if database.idle:
                 del self._opened[path]
-                closing = asyncio.get_running_loop().run_in_executor(self._pool, database.shut)
+                closing = self._pool.run(database.shut)
                 self._closing.add(closing)
                 closing.add_done_callback(partial(self._closed, database))
 

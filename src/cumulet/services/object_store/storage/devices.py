@@ -4,6 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from cumulet.core.tasks import in_thread
+from cumulet.services.object_store.storage.disk_process import DiskProcess
 from cumulet.services.object_store.storage.disk_threads import DiskThreads
 
 THREADS = 8
@@ -24,6 +26,7 @@ class Devices:
         self._there: dict[str, tuple[float, bool]] = {}
         self._room: dict[str, tuple[float, int, float]] = {}
         self.threads = DiskThreads(THREADS)
+        self.process = DiskProcess(self.root)
 
     def usable(self, device: str) -> bool:
         """Whether a device is there, or was a moment ago. It blocks only as long as the file system of the root does."""
@@ -71,8 +74,10 @@ class Devices:
     def quarantined(self, device: str, policy: int) -> str:
         return f"{self.root}/{device}/quarantined/objects{tail(policy)}"
 
-    def close(self) -> None:
-        self.threads.close()
+    async def close(self) -> None:
+        """Let what was asked for come to its end."""
+        await self.process.close()
+        await in_thread(self.threads.close)
 
 
 def tail(policy: int) -> str:

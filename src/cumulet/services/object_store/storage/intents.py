@@ -11,33 +11,46 @@ import os
 import re
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.object_file import sync_directory
+
+if TYPE_CHECKING:
+    from cumulet.services.object_store.storage.devices import Devices
 
 FILE = "intents"
 LINE = 64
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PATH = re.compile(r"objects(-\d+)?/\d+/[0-9a-f]{3}/[0-9a-f]{32}")
 
+Note = tuple[str, int]
+"""A file of intents, and a line in it."""
+
 
 class Intents:
     """The intents of a node. What one process has left is moved aside before another one writes its own."""
 
-    def __init__(self, devices: Devices) -> None:
+    def __init__(self, devices: "Devices") -> None:
         self._devices = devices
         self._lock = threading.Lock()
         self._free: dict[str, list[int]] = {}
         self._used: dict[str, int] = {}
         self._going_on: dict[str, list[int]] = {}
-        self._handles: dict[str, int] = {}
 
-    def note(self, directory: str) -> None:
-        """Something is about to be named in a hash directory. In a thread."""
-        device, _, path = directory[len(self._devices.root) + 1 :].partition("/")
+    def begun(self, device: str) -> bool:
+        """Whether the file of a device is there: `begin` makes it."""
+        return device in self._free
+
+    def begin(self, device: str) -> None:
+        """The first time that a device is seen: put aside what the last program noted there. In a thread."""
         with self._lock:
             if device not in self._free:
                 self._begin(device)
+
+    def reserve(self, directory: str) -> Note:
+        """Where to note (`write_note`) that something is about to be named in a hash directory; its device has begun."""
+        device = self._device(directory)
+        with self._lock:
             free = self._free[device]
             if free:
                 line = free.pop()
@@ -45,28 +58,24 @@ class Intents:
                 line = self._used[device]
                 self._used[device] += 1
             self._going_on.setdefault(directory, []).append(line)
-            handle = self._handles.get(device)
-        with contextlib.suppress(OSError):  # of a device that fails, which what follows will say
-            if handle is None:
-                handle = self._open(device)
-            os.pwrite(handle, _line(path), line * LINE)
+        return self._file(device), line
+
+    def note(self, directory: str) -> None:
+        """Note that something is about to be named in a hash directory. In a thread."""
+        self.begin(self._device(directory))
+        write_note(self.reserve(directory), directory)
 
     def settled(self, directory: str) -> None:
         """What was noted last of a hash directory is done, and told."""
-        device = directory[len(self._devices.root) + 1 :].partition("/")[0]
         with self._lock:
             lines = self._going_on[directory]
-            self._free[device].append(lines.pop())
+            self._free[self._device(directory)].append(lines.pop())
             if not lines:
                 del self._going_on[directory]
-            if not self._going_on:
-                self._close()
 
     def left(self, device: str) -> list[str]:
         """The files of a device that hold what was going on when a program ended."""
-        with self._lock:
-            if device not in self._free:
-                self._begin(device)
+        self.begin(device)
         names = os.listdir(f"{self._devices.root}/{device}")
         return [f"{self._devices.root}/{device}/{name}" for name in names if name.startswith(f"{FILE}.")]
 
@@ -77,12 +86,10 @@ class Intents:
                 for device in self._free:
                     with contextlib.suppress(OSError):
                         os.unlink(self._file(device))
-            self._close()
             self._free.clear()
 
     def _begin(self, device: str) -> None:
-        """The first time that a device is seen: put aside what is there, and begin a file that a power cut does not take."""
-        self._free[device], self._used[device] = [], 1
+        """Put aside what is there, and begin a file that a power cut does not take."""
         file = self._file(device)
         with contextlib.suppress(FileNotFoundError):
             os.rename(file, f"{file}.{os.stat(file).st_mtime_ns}")
@@ -94,23 +101,24 @@ class Intents:
             finally:
                 os.close(handle)
             sync_directory(os.path.dirname(file))
+        self._used[device], self._free[device] = 1, []
 
-    def _open(self, device: str) -> int:
-        """The file of a device. It is open as long as anything is going on: a device that is idle may be taken away."""
-        with self._lock:
-            handle = self._handles.get(device)
-            if handle is None:
-                handle = os.open(self._file(device), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._handles[device] = handle
-            return handle
-
-    def _close(self) -> None:
-        for handle in self._handles.values():
-            os.close(handle)
-        self._handles.clear()
+    def _device(self, directory: str) -> str:
+        return directory[len(self._devices.root) + 1 :].partition("/")[0]
 
     def _file(self, device: str) -> str:
         return f"{self._devices.root}/{device}/{FILE}"
+
+
+def write_note(note: Note, directory: str) -> None:
+    """The file is opened anew each time, so that a device that is idle may be taken away."""
+    file, line = note
+    with contextlib.suppress(OSError):  # of a device that fails, which what follows will say
+        handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(handle, _line(directory[len(os.path.dirname(file)) + 1 :]), line * LINE)
+        finally:
+            os.close(handle)
 
 
 def boot() -> str:

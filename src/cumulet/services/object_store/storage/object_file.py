@@ -345,9 +345,7 @@ class Writer:
 
     def _sync(self, path: str) -> None:
         try:
-            os.fsync(self.fd)
-            if not names_last_with_files(self.temporary):
-                sync_directory(os.path.dirname(path))
+            _sync_with_name(self.fd, os.path.dirname(path), self.temporary)
         except OSError:  # nobody was promised anything yet
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -362,6 +360,19 @@ class Writer:
 
     def __del__(self) -> None:
         self.close()
+
+
+def make_last(directory: str, name: str, temporary: str) -> None:
+    """Have the disk keep a file that somebody else has named, perhaps without waiting for that."""
+    handle = OpenFile(os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+    _sync_with_name(handle.fd, directory, temporary)
+
+
+def _sync_with_name(handle: int, directory: str, temporary: str) -> None:
+    """`temporary` lies on the same file system: what is asked of that is asked once."""
+    os.fsync(handle)
+    if not names_last_with_files(temporary):
+        sync_directory(directory)
 
 
 def _nameless(temporary: str) -> int:

@@ -100,14 +100,10 @@ def add_trailer(metadata: Metadata, trailer: Headers) -> None:
             metadata[name.title()] = value
 
 
-def seal(request: BackendRequest, metadata: Metadata, etag: str, length: int) -> None:
-    """Hold the data against the ETag that was told. Refusal (422)."""
+def told_etag(request: BackendRequest) -> str:
+    """The MD5 that the data are said to have, if any."""
     told = request.trailer() if request.trailer is not None else Headers()
-    expected = (told.get("Etag") or request.headers.get("Etag") or "").strip().strip('"').lower()
-    if expected and expected != etag:
-        raise Refusal(refuse(422))
-    metadata["ETag"] = etag
-    metadata["Content-Length"] = str(length)
+    return (told.get("Etag") or request.headers.get("Etag") or "").strip().strip('"').lower()
 
 
 def headers_of(found: Object) -> Headers:

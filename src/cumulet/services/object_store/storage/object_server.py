@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from hashlib import md5
 from typing import Any
 
 from cumulet.api.http import File
@@ -21,8 +20,21 @@ from cumulet.services.object_store.names import HashSalt, Timestamp
 from cumulet.services.object_store.node import BackendRequest, Nodes
 from cumulet.services.object_store.storage import object_file, suffix_hashes
 from cumulet.services.object_store.storage.devices import Devices, hash_directory
+from cumulet.services.object_store.storage.disk_process import Gone
 from cumulet.services.object_store.storage.hot import Hot
 from cumulet.services.object_store.storage.intents import Intents
+from cumulet.services.object_store.storage.object_changes import (
+    Change,
+    Delete,
+    Deleted,
+    Outcome,
+    Put,
+    Refused,
+    Written,
+    make,
+    may_put,
+    takes_long_to_remove,
+)
 from cumulet.services.object_store.storage.object_conditions import etag_at, is_wanted_whole
 from cumulet.services.object_store.storage.object_file import (
     SYSMETA,
@@ -43,9 +55,9 @@ from cumulet.services.object_store.storage.object_headers import (
     length_of,
     new_metadata,
     parsed,
-    seal,
     sees_expired,
     timestamp_of,
+    told_etag,
 )
 from cumulet.services.object_store.storage.object_stream import Stream
 from cumulet.services.object_store.storage.object_updates import Named, Updates, overridden
@@ -57,8 +69,8 @@ SMALL = 256 << 10
 """A body up to this size is received before it is written, in one piece of work."""
 HOT = 64 << 20
 """Bytes of small objects that are held in memory."""
-LARGE = 4 << 20
-"""Bytes of a file whose removal takes milliseconds."""
+CROWD = 4
+"""Pieces of disk work at one time with which it pays to have the disk process."""
 COLD, WARMS = 0.002, 1.0
 """A read that took so many seconds came from the disk: for so many seconds more, threads read."""
 
@@ -105,6 +117,47 @@ class ObjectServer:
         found = await self.devices.threads.run(_hashes, directory, named)
         return Response(200, suffix_hashes.encode(found), {"Content-Type": "application/json"})
 
+    async def _make(self, named: Named, change: Change) -> Any:
+        """Have a change made. Once its container has been told, `intents.settled` has to be said. Refusal, NoSpace."""
+        if not self.intents.begun(named.device):
+            await self.devices.threads.run(self.intents.begin, named.device)
+        change.note = self.intents.reserve(change.directory)
+        try:
+            return await self._made(named, change)
+        except BaseException as error:
+            self.intents.settled(change.directory)
+            if isinstance(error, Refused):
+                raise Refusal(_refused(error)) from None
+            raise
+
+    async def _made(self, named: Named, change: Change) -> Outcome:
+        """By the disk process where that runs, else by a thread."""
+        threads, process = self.devices.threads, self.devices.process
+        if threads.busy >= CROWD:
+            process.start()
+        offered = process.offer(change)
+        if offered is not None:
+            try:
+                outcome = await offered
+            except (Gone, Torn):
+                change.again = True
+            else:
+                if suffix_hashes.is_noted(change.directory):
+                    await threads.run(suffix_hashes.changed, change.directory)
+                return outcome
+        made: Outcome = await threads.run(self._make_here, named, change)
+        return made
+
+    def _make_here(self, named: Named, change: Change) -> Outcome:
+        while True:
+            try:
+                outcome = make(change)
+            except Torn as torn:
+                self._put_aside(named, change.directory, torn)
+            else:
+                suffix_hashes.changed(change.directory)
+                return outcome
+
     def _named(self, request: BackendRequest) -> tuple[Named, str]:
         digest, directory = self._hashed(request)
         policy = request.policy
@@ -123,11 +176,15 @@ class ObjectServer:
             try:
                 return object_file.read(directory, now=now, expired=expired, body=body)
             except Torn as torn:
-                log.error("quarantined: %s", str(torn))
-                left = quarantine(directory, self.devices.quarantined(named.device, named.policy), torn)
-                suffix_hashes.changed(directory)
-                if not left:
+                if not self._put_aside(named, directory, torn):
                     raise Absent from None
+
+    def _put_aside(self, named: Named, directory: str, torn: Torn) -> bool:
+        """Quarantine what is torn; whether there is an object still."""
+        log.error("quarantined: %s", str(torn))
+        left = quarantine(directory, self.devices.quarantined(named.device, named.policy), torn)
+        suffix_hashes.changed(directory)
+        return left
 
     async def get(self, request: BackendRequest) -> Response:
         asked = request.headers
@@ -206,19 +263,17 @@ class ObjectServer:
                     break
         metadata = new_metadata(request, timestamp)
         if size > SMALL or (length or 0) > SMALL:
-            lay_down = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
+            place = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
         else:
             if length is not None and size != length:
                 return refuse(499)
-            if request.trailer is not None:
-                add_trailer(metadata, request.trailer())
-            lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, pieces)
-        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
+            place = partial(self._put_small, request, named, directory, timestamp, metadata, b"".join(pieces))
+        await to_the_end(self._lay_down(place, request, named, directory, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
     async def _lay_down(
         self,
-        lay_down: Callable[[], Metadata],
+        place: Callable[[], Awaitable[Written]],
         request: BackendRequest,
         named: Named,
         directory: str,
@@ -227,33 +282,33 @@ class ObjectServer:
         timestamp: Timestamp,
     ) -> None:
         """Put the object in its place, and tell its container: both or neither."""
-        old = await self.devices.threads.run(lay_down)
-        if _takes_long_to_remove(old):
+        written = await place()
+        if written.untidy:
             self.devices.threads.run(object_file.clean, directory)  # and nobody waits for it
-        await self._told_of_put(request, named, metadata, old, delete_at, timestamp)
+        metadata["ETag"] = written.etag
+        await self._told_of_put(request, named, metadata, written.old_delete_at, delete_at, timestamp)
         self.intents.settled(directory)
 
-    def _put_small(
+    async def _put_small(
         self,
         request: BackendRequest,
         named: Named,
         directory: str,
         timestamp: Timestamp,
         metadata: Metadata,
-        pieces: list[bytes],
-    ) -> Metadata:
-        """Write an object whose body is there already; its metadata of before."""
-        old, new = self._may_put(request, named, directory, timestamp)
-        data = b"".join(pieces)
-        seal(request, metadata, md5(data, usedforsecurity=False).hexdigest(), len(data))
-        writer = Writer(self.devices.temporary(named.device, named.policy))
-        try:
-            writer.write([data, object_file.footer(metadata)])
-            tidy = not (new or _takes_long_to_remove(old))
-            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=tidy)
-        finally:
-            writer.close()
-        return old
+        data: bytes,
+    ) -> Written:
+        """Write an object whose body is there already."""
+        if self.devices.crowded(named.device, len(data)):
+            raise NoSpace
+        if request.trailer is not None:
+            add_trailer(metadata, request.trailer())
+        metadata["Content-Length"] = str(len(data))
+        unwanted = conditional.tags(request.headers.get("If-None-Match"))
+        temporary = self.devices.temporary(named.device, named.policy)
+        change = Put(directory, temporary, timestamp, unwanted, told_etag(request), metadata, data)
+        written: Written = await self._make(named, change)
+        return written
 
     async def _receive(
         self,
@@ -265,7 +320,7 @@ class ObjectServer:
         pieces: list[bytes],
         body: AsyncIterator[bytes],
         length: int | None,
-    ) -> Callable[[], Metadata]:
+    ) -> Callable[[], Awaitable[Written]]:
         """Write a large body to a file that has no name yet; what is to be done to give it one."""
         threads = self.devices.threads
         old, new = await threads.run(self._may_put, request, named, directory, timestamp)
@@ -276,22 +331,24 @@ class ObjectServer:
                 raise Refusal(refuse(499))
             if request.trailer is not None:
                 add_trailer(metadata, request.trailer())
-            seal(request, metadata, etag, size)
+            if told_etag(request) not in ("", etag):
+                raise Refusal(refuse(422))
+            metadata |= {"ETag": etag, "Content-Length": str(size)}
         except BaseException:
             await threads.run(writer.close)
             raise
-        return partial(self._name, writer, metadata, directory, timestamp, old, new)
+        return partial(threads.run, self._name, writer, metadata, directory, timestamp, old, new)
 
     def _name(
         self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, old: Metadata, new: bool
-    ) -> Metadata:
+    ) -> Written:
+        untidy = takes_long_to_remove(old)
         try:
             writer.write([object_file.footer(metadata)])
-            tidy = not (new or _takes_long_to_remove(old))
-            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=tidy)
+            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=not (new or untidy))
         finally:
             writer.close()
-        return old
+        return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy)
 
     def _may_put(
         self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
@@ -299,19 +356,11 @@ class ObjectServer:
         """The metadata of the object that is replaced, if it may be; whether nothing was heard of it yet. Refusal, NoSpace."""
         if self.devices.crowded(named.device, length_of(request.headers) or 0):
             raise NoSpace
-        metadata: Metadata = {}
-        new = False
-        try:
-            found = self._read(named, directory, now=timestamp)
-            metadata, last = found.metadata, found.data_timestamp
-        except Absent as absent:
-            last, new = absent.timestamp, absent.unknown
         unwanted = conditional.tags(request.headers.get("If-None-Match"))
-        if metadata and ("*" in unwanted or metadata["ETag"] in unwanted):
-            raise Refusal(refuse(412))
-        if last >= timestamp:
-            raise Refusal(_conflict(last))
-        return metadata, new
+        try:
+            return may_put(partial(self._read, named, directory, now=timestamp), timestamp, unwanted)
+        except Refused as refused:
+            raise Refusal(_refused(refused)) from None
 
     def _place(
         self,
@@ -340,12 +389,11 @@ class ObjectServer:
         request: BackendRequest,
         named: Named,
         metadata: Metadata,
-        old: Metadata,
+        old_delete_at: int,
         delete_at: int,
         timestamp: Timestamp,
     ) -> None:
         asked = request.headers
-        old_delete_at = int(old.get("X-Delete-At") or 0)
         if delete_at or old_delete_at:
             await self.updates.schedule(named, asked, metadata, old_delete_at, delete_at, timestamp)
         told = {
@@ -434,53 +482,28 @@ class ObjectServer:
         asked = request.headers
         timestamp = timestamp_of(asked)
         named, directory = self._named(request)
-        status, last, metadata = await self.devices.threads.run(self._delete, request, named, directory, timestamp)
-        if last < timestamp:
-            if old := int(metadata.get("X-Delete-At") or 0):
-                await self.updates.schedule(named, asked, metadata, old, 0, timestamp)
+        change = Delete(
+            directory,
+            self.devices.temporary(named.device, named.policy),
+            timestamp,
+            f"/{named.account}/{named.container}/{named.object}",
+            asked.get("X-If-Delete-At"),
+        )
+        deleted: Deleted = await self._make(named, change)
+        if deleted.last < timestamp:
+            if deleted.old_delete_at:
+                await self.updates.schedule(named, asked, {}, deleted.old_delete_at, 0, timestamp)
             await self.updates.tell("DELETE", named, asked, {"X-Timestamp": timestamp.internal})
-            self.intents.settled(directory)
+        self.intents.settled(directory)
         headers = {
-            "X-Backend-Timestamp": max(last, timestamp).internal,
-            "X-Backend-Content-Type": metadata.get("Content-Type", ""),
+            "X-Backend-Timestamp": max(deleted.last, timestamp).internal,
+            "X-Backend-Content-Type": deleted.content_type,
         }
-        if status == 204:
+        if deleted.status == 204:
             return Response(204, b"", headers)
-        reply = refuse(status)
+        reply = refuse(deleted.status)
         reply.headers.update(headers)
         return reply
-
-    def _delete(
-        self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
-    ) -> tuple[int, Timestamp, Metadata]:
-        """Write a tombstone: the status, what was last said of the object, and its metadata."""
-        metadata: Metadata = {}
-        status = 404
-        try:
-            found = self._read(named, directory, now=timestamp)
-            last, metadata = found.data_timestamp, found.metadata
-            status = 204 if last < timestamp else 409
-        except Absent as absent:
-            last, metadata = absent.timestamp, absent.metadata
-        if (wanted := request.headers.get("X-If-Delete-At")) is not None:
-            if not wanted.isdigit():
-                raise Refusal(refuse(400, "Bad X-If-Delete-At header value"))
-            if last == ZERO:
-                raise Refusal(refuse(404))
-            if last >= timestamp:
-                raise Refusal(refuse(409))
-            if int(metadata.get("X-Delete-At") or 0) != int(wanted):
-                raise Refusal(refuse(412, "X-If-Delete-At and X-Delete-At do not match"))
-            status = 204
-        if last < timestamp:
-            writer = Writer(self.devices.temporary(named.device, named.policy))
-            try:
-                name = f"/{named.account}/{named.container}/{named.object}"
-                writer.write([object_file.encode({"X-Timestamp": timestamp.internal, "name": name})])
-                self._place(writer, directory, f"{timestamp.internal}.ts", timestamp)
-            finally:
-                writer.close()
-        return status, last, metadata
 
 
 CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
@@ -509,10 +532,9 @@ def _has_conditions(asked: Headers) -> bool:
     return False
 
 
-def _takes_long_to_remove(old: Metadata) -> bool:
-    """Whether an object's file is so large that nobody should wait until it is gone. One that stays because of a crash goes
-    with the next change of the object, when its suffix is hashed, or with old tombstones, which is once a day at least."""
-    return int(old.get("Content-Length") or 0) > LARGE
+def _refused(refused: Refused) -> Response:
+    told = {"X_Backend_Timestamp": refused.last.internal} if refused.last != ZERO else {}
+    return refuse(refused.status, refused.text, **told)
 
 
 def _conflict(last: Timestamp) -> Response:

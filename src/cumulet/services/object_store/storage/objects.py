@@ -54,6 +54,7 @@ class Objects:
         )
 
     async def start(self) -> None:
+        await self.devices.process.wait_for_last()
         await in_thread(self.devices.sweep)
         await self.recovery.run()
         told = self.settings

@@ -37,13 +37,21 @@ def _lock(partition: str) -> threading.Lock:
 
 def invalidate(partition: str, suffix: str) -> None:
     """Something has changed in a suffix directory of a partition's directory."""
+    if _is_compared(partition):
+        with _lock(partition), open(f"{partition}/{INVALID}", "ab") as file:
+            file.write(f"{suffix}\n".encode())
+
+
+def is_noted(directory: str) -> bool:
+    """Whether `changed` has anything to do: to be asked when something has changed in a hash directory, not before."""
+    return _is_compared(os.path.dirname(os.path.dirname(directory)))
+
+
+def _is_compared(partition: str) -> bool:
     compared = _compared.get(partition)
     if compared is None:
         compared = _compared.setdefault(partition, os.path.exists(f"{partition}/{HASHES}"))
-    if not compared:
-        return
-    with _lock(partition), open(f"{partition}/{INVALID}", "ab") as file:
-        file.write(f"{suffix}\n".encode())
+    return compared
 
 
 def changed(directory: str) -> None:
