@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from hashlib import md5
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from cumulet.services.object_store.message import Headers, Response, drain
 from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device
-from cumulet.services.object_store.storage import async_pending, object_updates
+from cumulet.services.object_store.storage import async_pending, object_server, object_updates
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.hot import Hot
 from cumulet.services.object_store.storage.object_file import ZERO, Object
@@ -410,3 +411,20 @@ def test_many_at_once(node: Node) -> None:
     status, _, body = node.ask("GET")
     assert (status, body) == (200, b"100")
     assert len(node.files()) >= 1
+
+
+def test_threads_read_for_a_while_once_the_disk_was_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert node.ask("PUT", body=b"data")[0] == 201
+    monkeypatch.setattr(object_server, "COLD", 0.0)
+    monkeypatch.setattr(object_server, "_blocks_read", lambda: 7)
+    node.server._blocks_read = 7
+    node.ask("GET")
+    assert node.server._cold_until == 0, "it waited for something else"
+    monkeypatch.setattr(object_server, "_blocks_read", lambda: 8)
+    node.ask("GET")
+    assert node.server._cold_until > time.monotonic()
+    assert node.ask("GET")[2] == b"data"
+    node.server._cold_until = 0.0
+    monkeypatch.setattr(object_server, "SLOW", 0.0)
+    node.ask("GET")
+    assert node.server._cold_until > 0, "the kernel counts no reads of some file systems"

@@ -17,6 +17,7 @@ import pytest
 
 from cumulet.services.object_store.storage import file_systems, intents
 from cumulet.services.object_store.storage.object_file import Writer
+from cumulet.services.object_store.storage.object_server import _blocks_read
 from tests.services.object_store.stores import object_store
 from tests.services.object_store.test_object_server import START, Node
 
@@ -98,6 +99,17 @@ def test_what_was_promised_is_there(disk: Disk, size: int, process: bool) -> Non
         assert node.ask("GET", "o0")[2] == data["o0"]
         assert node.ask("GET", "o1")[2] == b"new"
         assert node.ask("GET", "o2")[0] == 404
+
+
+def test_a_read_that_comes_from_the_disk_is_known_by_it(disk: Disk) -> None:
+    assert disk.node.ask("PUT", "o", b"data")[0] == 201
+    with disk.after_a_power_cut() as node:  # which reads what nobody has in memory
+        before = _blocks_read()
+        assert node.ask("GET", "o")[2] == b"data"
+        assert _blocks_read() > before
+        again = _blocks_read()
+        assert node.ask("GET", "o")[2] == b"data"
+        assert _blocks_read() == again
 
 
 def test_a_cut_before_the_sync_costs_nothing_that_was_promised(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:

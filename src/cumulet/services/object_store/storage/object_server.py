@@ -6,6 +6,7 @@ change is told to the containers that the request names before it is answered. R
 
 import logging
 import os
+import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -71,8 +72,9 @@ HOT = 64 << 20
 """Bytes of small objects that are held in memory."""
 CROWD = 4
 """Pieces of disk work at one time with which it pays to have the disk process."""
-COLD, WARMS = 0.002, 1.0
-"""A read that took so many seconds came from the disk: for so many seconds more, threads read."""
+COLD, SLOW, WARMS = 0.002, 0.02, 1.0
+"""A read that took so many seconds came from the disk, if the kernel has counted one; of file systems whose reads it does not
+count, one that took SLOW. For so many seconds more, threads read."""
 
 
 class ObjectServer:
@@ -85,6 +87,7 @@ class ObjectServer:
         self.intents = Intents(devices)
         self.hot = Hot(HOT)
         self._cold_until = 0.0
+        self._blocks_read = _blocks_read()
         self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
             "PUT": self.put,
             "GET": self.get,
@@ -231,8 +234,13 @@ class ObjectServer:
         try:
             return self._get(named, directory, now, expired, body)
         finally:
-            if (ended := time.monotonic()) - begun > COLD:
+            if (ended := time.monotonic()) - begun > COLD and self._was_cold(ended - begun):
                 self._cold_until = ended + WARMS
+
+    def _was_cold(self, seconds: float) -> bool:
+        """Whether a read that took so long waited for the disk, and not for a processor or the interpreter's lock."""
+        before, self._blocks_read = self._blocks_read, _blocks_read()
+        return self._blocks_read != before or seconds > SLOW
 
     def _get(
         self, named: Named, directory: str, now: Timestamp, expired: bool, body: bool
@@ -507,6 +515,11 @@ class ObjectServer:
 
 
 CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since")
+
+
+def _blocks_read() -> int:
+    """What this thread has had to have read from disks."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
 def _hashes(directory: str, brought: tuple[str, ...]) -> suffix_hashes.Hashes:
