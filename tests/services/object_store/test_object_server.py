@@ -1,6 +1,7 @@
 """The object server over a real directory: swift's backend protocol, what is on the disk, and what containers are told."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +17,7 @@ from cumulet.services.object_store.node import BackendRequest, Device
 from cumulet.services.object_store.storage import async_pending, object_server, object_updates
 from cumulet.services.object_store.storage.devices import Devices
 from cumulet.services.object_store.storage.hot import Hot
-from cumulet.services.object_store.storage.object_file import ZERO, Object
+from cumulet.services.object_store.storage.object_file import ZERO, Object, Writer
 from cumulet.services.object_store.storage.object_server import SMALL, ObjectServer
 
 SALT = HashSalt(b"", b"salt")
@@ -428,3 +429,20 @@ def test_threads_read_for_a_while_once_the_disk_was_waited_for(node: Node, monke
     monkeypatch.setattr(object_server, "SLOW", 0.0)
     node.ask("GET")
     assert node.server._cold_until > 0, "the kernel counts no reads of some file systems"
+
+
+def test_a_disk_that_fails_while_a_large_object_comes_in(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells of it once: to the sync that is made on the way, not to the one at the end."""
+
+    untold, real = [OSError(errno.EIO, os.strerror(errno.EIO))], Writer.sync
+
+    def sync(self: Writer) -> None:
+        if untold:
+            raise untold.pop()
+        real(self)
+
+    assert node.ask("PUT", body=b"before")[0] == 201
+    monkeypatch.setattr(Writer, "sync", sync)
+    assert node.ask("PUT", body=os.urandom(20_000_000))[0] == 507
+    assert node.ask("GET")[2] == b"before"
+    assert len(node.files()) == 1
