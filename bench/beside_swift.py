@@ -9,8 +9,8 @@ drivers is the other side, and the identity service of both. What both store is 
 Everything is ended and removed at the end. memcached is the one program that has to be there before.
 
 The load is that of bench.objects and bench.listings. Each operation is done by one side and then by the other, --rounds times;
-while one is measured the other is idle. The names of the listings are told to the container servers of both by the same
-requests (UPDATE), and no objects lie behind them.
+while one is measured the other is idle, and nothing of what was written before is still on its way to the disk. The names of
+the listings are told to the container servers of both by the same requests (UPDATE), and no objects lie behind them.
 
 What the columns are:
   ours, swift   requests a second in the best round of each side; of a large object MiB a second
@@ -219,6 +219,7 @@ class Comparison:
         taken = []
         for side, work in zip(self.sides, works, strict=True):
             os.sync()  # what the other side left to be written is not this side's
+            os.sync()  # what was written before costs nobody anything any more
             wait_for_quiet(self.wait)
             try:
                 taken.append(watched(side.site, work))

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -418,14 +419,15 @@ def test_threads_read_for_a_while_once_the_disk_was_waited_for(node: Node, monke
     assert node.ask("PUT", body=b"data")[0] == 201
     monkeypatch.setattr(object_server, "COLD", 0.0)
     monkeypatch.setattr(object_server, "_blocks_read", lambda: 7)
-    node.server._blocks_read = 7
     node.ask("GET")
     assert node.server._cold_until == 0, "it waited for something else"
-    monkeypatch.setattr(object_server, "_blocks_read", lambda: 8)
+    reads = itertools.count()
+    monkeypatch.setattr(object_server, "_blocks_read", lambda: next(reads))
     node.ask("GET")
     assert node.server._cold_until > time.monotonic()
     assert node.ask("GET")[2] == b"data"
     node.server._cold_until = 0.0
+    monkeypatch.setattr(object_server, "_blocks_read", lambda: 7)
     monkeypatch.setattr(object_server, "SLOW", 0.0)
     node.ask("GET")
     assert node.server._cold_until > 0, "the kernel counts no reads of some file systems"

@@ -87,7 +87,6 @@ class ObjectServer:
         self.intents = Intents(devices)
         self.hot = Hot(HOT)
         self._cold_until = 0.0
-        self._blocks_read = _blocks_read()
         self._verbs: dict[str, Callable[[BackendRequest], Awaitable[Response]]] = {
             "PUT": self.put,
             "GET": self.get,
@@ -231,16 +230,13 @@ class ObjectServer:
                 self._get, named, directory, now, expired, body
             )
             return read
+        blocks = _blocks_read()
         try:
             return self._get(named, directory, now, expired, body)
         finally:
-            if (ended := time.monotonic()) - begun > COLD and self._was_cold(ended - begun):
+            took = (ended := time.monotonic()) - begun
+            if took > COLD and (took > SLOW or _blocks_read() != blocks):
                 self._cold_until = ended + WARMS
-
-    def _was_cold(self, seconds: float) -> bool:
-        """Whether a read that took so long waited for the disk, and not for a processor or the interpreter's lock."""
-        before, self._blocks_read = self._blocks_read, _blocks_read()
-        return self._blocks_read != before or seconds > SLOW
 
     def _get(
         self, named: Named, directory: str, now: Timestamp, expired: bool, body: bool
@@ -518,7 +514,7 @@ CONDITIONS = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-S
 
 
 def _blocks_read() -> int:
-    """What this thread has had to have read from disks."""
+    """What this thread has had read from disks: one that waited for a processor, or the interpreter's lock, has not."""
     return resource.getrusage(resource.RUSAGE_THREAD).ru_inblock
 
 
