@@ -6,6 +6,7 @@ It keeps nothing in memory, and nothing open while it has nothing to do. Its lif
 or a service manager sends to all processes alike are not for it, as the program goes on working while it stops.
 """
 
+import contextlib
 import errno
 import os
 import signal
@@ -36,7 +37,8 @@ TEXT = 8 << 10
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # it need not interrupt the event loop to begin at once
+    with contextlib.suppress(OSError):  # else it interrupts the event loop more often than it need to
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     sock = socket.socket(fileno=int(sys.argv[1]))
     for _ in range(THREADS):
         threading.Thread(target=_work, args=(sock,)).start()
