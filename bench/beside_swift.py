@@ -219,7 +219,6 @@ class Comparison:
         taken = []
         for side, work in zip(self.sides, works, strict=True):
             os.sync()  # what the other side left to be written is not this side's
-            os.sync()  # what was written before costs nobody anything any more
             wait_for_quiet(self.wait)
             try:
                 taken.append(watched(side.site, work))

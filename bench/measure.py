@@ -25,8 +25,13 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 def cpu_seconds(pid: int) -> float:
     """CPU that a process has used, user and system."""
+    return sum(_ticks(pid)[:2]) / TICK
+
+
+def _ticks(pid: int) -> list[int]:
+    """User and system of a process, and of those that it has started and that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return [int(field) for field in fields[11:15]]
 
 
 def cpu_of(pids: Iterable[int]) -> float:
@@ -36,18 +41,13 @@ def cpu_of(pids: Iterable[int]) -> float:
     while new:
         family |= new
         new = {child for pid in new for child in _children(pid)} - family
-    return sum(cpu_seconds(pid) + _ended_cpu_seconds(pid) for pid in family)
+    return sum(sum(_ticks(pid)) for pid in family) / TICK
 
 
 def _children(pid: int) -> list[int]:
     return [
         int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
     ]
-
-
-def _ended_cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[13]) + int(fields[14])) / TICK
 
 
 def resident_mib(pid: int) -> float:

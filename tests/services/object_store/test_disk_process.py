@@ -126,6 +126,19 @@ async def test_the_next_program_waits_until_it_is_gone(tmp_path: Path) -> None:
     assert not lives(pid)
 
 
+async def test_where_there_never_was_one_a_start_makes_nothing(tmp_path: Path) -> None:
+    """The directory of devices may be one that only root may write to, and each device another's."""
+    process = DiskProcess(str(tmp_path))
+    await process.wait_for_last()
+    assert os.listdir(tmp_path) == []
+    process._lock = tmp_path / "missing" / "lock"
+    process.start()
+    assert process._starting is not None
+    await process._starting
+    assert process.pid is None, "threads do it then"
+    await process.close()
+
+
 def test_an_object_that_was_written_already(tmp_path: Path) -> None:
     put = put_at(tmp_path, "hash")
     written = make(put)

@@ -69,7 +69,9 @@ class DiskProcess:
         return self._process.pid if self._ready and self._process is not None else None
 
     async def wait_for_last(self) -> None:
-        """Until the process that a killed program has left is gone."""
+        """Until the process that a killed program has left is gone. Where there never was one nothing is made."""
+        if not await in_thread(self._lock.exists):
+            return
         waiting = asyncio.ensure_future(in_thread(_hold, self._lock))
         try:
             handle = await asyncio.wait_for(asyncio.shield(waiting), SLOW)
