@@ -120,14 +120,39 @@ def put(change: Put) -> Written:
     if change.etag not in ("", etag):
         raise Refused(422)
     metadata = change.metadata | {"ETag": etag, "Content-Length": str(len(change.data))}
-    untidy = takes_long_to_remove(old)
     writer = Writer(change.temporary)
+    write_note(change.note, change.directory)
+    return finish(writer, [change.data], change.directory, change.timestamp, metadata, old, new=new)
+
+
+def finish(
+    writer: Writer,
+    pieces: list[bytes],
+    directory: str,
+    timestamp: Timestamp,
+    metadata: Metadata,
+    old: Metadata,
+    *,
+    new: bool,
+) -> Written:
+    """Write what is left of an object, with its metadata, and give it its name. `old`, `new`: what `may_put` told."""
+    untidy = takes_long_to_remove(old)
     try:
-        writer.write([change.data, object_file.footer(metadata)])
-        _place(writer, change, "data", new=new, tidy=not (new or untidy))
+        writer.write([*pieces, object_file.footer(metadata)])
+        place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=not (new or untidy))
     finally:
         writer.close()
-    return Written(etag, int(old.get("X-Delete-At") or 0), untidy)
+    return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy)
+
+
+def place(
+    writer: Writer, directory: str, name: str, timestamp: Timestamp, *, new: bool = False, tidy: bool = True
+) -> None:
+    """Give what was written its name, for good, and take away what it replaces. Refused (409)."""
+    if not writer.commit(directory, name, new=new):
+        raise Refused(409, timestamp)
+    if tidy:
+        object_file.clean(directory)
 
 
 def delete(change: Delete) -> Deleted:
@@ -151,7 +176,8 @@ def delete(change: Delete) -> Deleted:
         writer = Writer(change.temporary)
         try:
             writer.write([object_file.encode({"X-Timestamp": change.timestamp.internal, "name": change.name})])
-            _place(writer, change, "ts")
+            write_note(change.note, change.directory)
+            place(writer, change.directory, f"{change.timestamp.internal}.ts", change.timestamp)
         finally:
             writer.close()
     return Deleted(status, last, metadata.get("Content-Type", ""), int(metadata.get("X-Delete-At") or 0))
@@ -168,14 +194,6 @@ def _must_end(change: Delete, last: Timestamp, metadata: Metadata) -> None:
         raise Refused(409)
     if int(metadata.get("X-Delete-At") or 0) != int(wanted):
         raise Refused(412, text="X-If-Delete-At and X-Delete-At do not match")
-
-
-def _place(writer: Writer, change: Change, kind: str, *, new: bool = False, tidy: bool = True) -> None:
-    write_note(change.note, change.directory)
-    if not writer.commit(change.directory, f"{change.timestamp.internal}.{kind}", new=new):
-        raise Refused(409, change.timestamp)
-    if tidy:
-        object_file.clean(change.directory)
 
 
 def _is_there(change: Put, read: Callable[[], Object]) -> bool:

@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from cumulet.api.http import File
 from cumulet.core.errors import Invalid
@@ -32,9 +32,10 @@ from cumulet.services.object_store.storage.object_changes import (
     Put,
     Refused,
     Written,
+    finish,
     make,
     may_put,
-    takes_long_to_remove,
+    place,
 )
 from cumulet.services.object_store.storage.object_conditions import etag_at, is_wanted_whole
 from cumulet.services.object_store.storage.object_file import (
@@ -66,6 +67,7 @@ from cumulet.services.object_store.storage.quarantine import quarantine
 
 log = logging.getLogger("cumulet.object_store.object")
 
+T = TypeVar("T")
 SMALL = 256 << 10
 """A body up to this size is received before it is written, in one piece of work."""
 HOT = 64 << 20
@@ -267,17 +269,17 @@ class ObjectServer:
                     break
         metadata = new_metadata(request, timestamp)
         if size > SMALL or (length or 0) > SMALL:
-            place = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
+            lay_down = await self._receive(request, named, directory, timestamp, metadata, pieces, body, length)
         else:
             if length is not None and size != length:
                 return refuse(499)
-            place = partial(self._put_small, request, named, directory, timestamp, metadata, b"".join(pieces))
-        await to_the_end(self._lay_down(place, request, named, directory, metadata, delete_at, timestamp))
+            lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, b"".join(pieces))
+        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
     async def _lay_down(
         self,
-        place: Callable[[], Awaitable[Written]],
+        lay_down: Callable[[], Awaitable[Written]],
         request: BackendRequest,
         named: Named,
         directory: str,
@@ -286,7 +288,7 @@ class ObjectServer:
         timestamp: Timestamp,
     ) -> None:
         """Put the object in its place, and tell its container: both or neither."""
-        written = await place()
+        written = await lay_down()
         if written.untidy:
             self.devices.threads.run(object_file.clean, directory)  # and nobody waits for it
         metadata["ETag"] = written.etag
@@ -341,18 +343,8 @@ class ObjectServer:
         except BaseException:
             await threads.run(writer.close)
             raise
-        return partial(threads.run, self._name, writer, metadata, directory, timestamp, old, new)
-
-    def _name(
-        self, writer: Writer, metadata: Metadata, directory: str, timestamp: Timestamp, old: Metadata, new: bool
-    ) -> Written:
-        untidy = takes_long_to_remove(old)
-        try:
-            writer.write([object_file.footer(metadata)])
-            self._place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=not (new or untidy))
-        finally:
-            writer.close()
-        return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy)
+        named_so = partial(finish, writer, [], directory, timestamp, metadata, old, new=new)
+        return partial(threads.run, self._noted, directory, named_so)
 
     def _may_put(
         self, request: BackendRequest, named: Named, directory: str, timestamp: Timestamp
@@ -366,27 +358,18 @@ class ObjectServer:
         except Refused as refused:
             raise Refusal(_refused(refused)) from None
 
-    def _place(
-        self,
-        writer: Writer,
-        directory: str,
-        name: str,
-        timestamp: Timestamp,
-        *,
-        new: bool = False,
-        tidy: bool = True,
-    ) -> None:
-        """Name what was written. Once its container has been told, `intents.settled` has to be said."""
+    def _noted(self, directory: str, place: Callable[[], T]) -> T:
+        """Have a file get its name. Once its container has been told, `intents.settled` has to be said."""
         self.intents.note(directory)
         try:
-            if not writer.commit(directory, name, new=new):
-                raise Refusal(_conflict(timestamp))
-            if tidy:
-                object_file.clean(directory)
+            placed = place()
             suffix_hashes.changed(directory)
-        except BaseException:
+        except BaseException as error:
             self.intents.settled(directory)
+            if isinstance(error, Refused):
+                raise Refusal(_refused(error)) from None
             raise
+        return placed
 
     async def _told_of_put(
         self,
@@ -474,7 +457,8 @@ class ObjectServer:
         writer = Writer(self.devices.temporary(named.device, named.policy))
         try:
             writer.write([object_file.encode(posted)])
-            self._place(writer, directory, object_file.meta_name(timestamp, written), timestamp)
+            name = object_file.meta_name(timestamp, written)
+            self._noted(directory, partial(place, writer, directory, name, timestamp))
         finally:
             writer.close()
         return found, posted
