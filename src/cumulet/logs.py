@@ -65,6 +65,15 @@ class TextFormatter(logging.Formatter):
 
     _second, _shown = -1, ""
 
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The same as by the words above, where there is nothing but them: as of nearly all, and in a third of the time."""
+        if record.exc_info or record.exc_text or record.stack_info:
+            return super().format(record)
+        return f"{self.formatTime(record)} {record.levelname:<7} {record.name}: {record.getMessage()}"
+
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         second = int(record.created)
         if second != self._second:
@@ -135,8 +144,7 @@ class LogFile(logging.handlers.RotatingFileHandler):
 
 def configure_logging(settings: Settings) -> None:
     """Log to where the settings say. Raises OSError if the log file cannot be opened."""
-    text = TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    full = JsonFormatter() if settings.log_format == "json" else text
+    full = JsonFormatter() if settings.log_format == "json" else TextFormatter()
     terminal = logging.StreamHandler(sys.stderr)
     handlers: list[logging.Handler] = [terminal]
     if settings.log_file == TERMINAL:

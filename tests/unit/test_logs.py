@@ -122,8 +122,8 @@ def test_each_handler_gets_the_levels_that_it_takes(tmp_path: Path) -> None:
 
 
 def test_times_are_as_the_standard_librarys() -> None:
-    ours, theirs = TextFormatter("%(asctime)s"), logging.Formatter("%(asctime)s")
-    record = logging.makeLogRecord({"msg": "x"})
+    ours, theirs = TextFormatter(), logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    record = logging.makeLogRecord({"msg": "x %d", "args": (1,), "levelname": "INFO", "name": "a.b"})
     for created in (1e9, 1e9 + 0.25, 1e9 + 1.999, 1_700_000_000.5):
         record.created, record.msecs = created, (created % 1) * 1000
         assert ours.format(record) == theirs.format(record)

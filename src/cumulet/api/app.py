@@ -16,10 +16,10 @@ import uuid
 from collections.abc import Callable
 from functools import cache
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
+from cumulet.api.access_log import log_request, one_line
 from cumulet.api.caller import Authenticate, handed_on, is_permitted
 from cumulet.api.http import Endpoint, Request, Response, Router, encode_json
 from cumulet.api.policy import Policy
@@ -29,7 +29,6 @@ from cumulet.core.context import NOBODY, Caller, Context, current
 from cumulet.core.errors import CloudError, Forbidden, Invalid, MethodNotAllowed, NotFound, Unauthorized
 
 log = logging.getLogger("cumulet.api")
-access = logging.getLogger("cumulet.access")
 
 
 class InternalError(CloudError):
@@ -60,13 +59,13 @@ class App:
         except CloudError as error:
             response = self.service.dialect.error(error, request_id, request)
         except Exception:
-            log.exception("%s %s failed, request %s", request.method, _one_line(request.path), request_id)
+            log.exception("%s %s failed, request %s", request.method, one_line(request.path), request_id)
             failure = InternalError(f"The server failed to answer. Its log says more under {request_id}.")
             response = self.service.dialect.error(failure, request_id, request)
         finally:
             current.reset(before)
         self._sign(response, ctx, request)
-        _record(self.service.type, request, response, ctx, started)
+        log_request(self.service.type, request, request.path, request_id, ctx.caller, response.status, started)
         return response
 
     async def _answer(self, ctx: Context[Any], request: Request) -> Response:
@@ -167,25 +166,3 @@ def _decode(endpoint: Endpoint, data: Any, version: Version) -> Any:
         return _decoder(endpoint.body)(data)
     except msgspec.DecodeError as error:
         raise Invalid(f"Invalid input: {error}") from None
-
-
-def _one_line(path: str) -> str:
-    """The path as it may stand in a log: nobody writes lines of his own into it."""
-    return path if path.isprintable() else quote(path)
-
-
-def _record(service: str, request: Request, response: Response, ctx: Context[Any], started: float) -> None:
-    """One line for the access log."""
-    if access.isEnabledFor(logging.INFO):
-        access.info(
-            "%s %s %s %s %s %s %s %.1f ms",
-            service,
-            request.remote,
-            ctx.request_id,
-            ctx.caller.user_id or "-",
-            ctx.caller.project_id or "-",
-            f"{request.method} {_one_line(request.path)}",
-            response.status,
-            (time.perf_counter() - started) * 1000,
-            extra={"global_request_id": request.headers.get("X-OpenStack-Request-ID")},
-        )

@@ -3,6 +3,8 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode
@@ -53,6 +55,12 @@ class Query:
         """The query string with some values set (None: left out)."""
         pairs = [(k, v) for k, v in self.pairs if k not in changes]
         return urlencode(pairs + [(k, v) for k, v in changes.items() if v is not None])
+
+
+@lru_cache(maxsize=64)
+def http_date(seconds: int) -> str:
+    """Wed, 21 Oct 2015 07:28:00 GMT. Every reply says what time it is, so it is made out once a second."""
+    return formatdate(seconds, usegmt=True)
 
 
 class Wire(Protocol):
@@ -277,7 +285,7 @@ class Router:
     def find(self, path: str) -> tuple[dict[str, list[Endpoint]], list[str]] | None:
         """(the endpoints of each method, the values of the path's parameters), or None."""
         node, values = self._root, []
-        segments = [s for s in path.split("/") if s] if path != "/" else []
+        segments = list(filter(None, path.split("/")))
         for position, segment in enumerate(segments):
             child = node.children.get(segment)
             if child is None:

@@ -7,10 +7,10 @@ import secrets
 import time
 from calendar import timegm
 from collections.abc import AsyncIterator, Callable, Sequence
-from email.utils import formatdate, parsedate
-from functools import lru_cache
+from email.utils import parsedate
 from itertools import pairwise
 
+from cumulet.api.http import http_date
 from cumulet.services.object_store.message import Headers, Response, chunks, phrase
 
 MOST_RANGES, MOST_OVERLAPS, MOST_UNORDERED = 50, 2, 8
@@ -31,12 +31,6 @@ def tags(header: str | None) -> frozenset[str]:
         return frozenset()
     found = map(str.strip, header.split(","))
     return frozenset(tag[1:-1] if len(tag) > 1 and tag[0] == tag[-1] == '"' else tag for tag in found)
-
-
-@lru_cache(maxsize=64)
-def http_date(seconds: int) -> str:
-    """Wed, 21 Oct 2015 07:28:00 GMT. Every reply says what time it is, so it is made out once a second."""
-    return formatdate(seconds, usegmt=True)
 
 
 def parse_date(text: str | None) -> int | None:

@@ -14,9 +14,8 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from cumulet.api.http import Query
+from cumulet.api.http import Query, http_date
 from cumulet.core.context import NOBODY
-from cumulet.services.object_store.conditional import http_date
 from cumulet.services.object_store.message import Authorize, Handler, Request, Response, close, refuse
 from cumulet.services.object_store.signatures import allowed_digests, digest_of, keys_for, same, sign, told_of
 from cumulet.services.object_store.words import Patterns, drop, listed, requested_path, unauthorized

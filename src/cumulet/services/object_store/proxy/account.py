@@ -6,8 +6,7 @@ Reference: https://docs.openstack.org/api-ref/object-store/#accounts
 
 from typing import TYPE_CHECKING
 
-from cumulet.api.http import Query
-from cumulet.services.object_store.conditional import http_date
+from cumulet.api.http import Query, http_date
 from cumulet.services.object_store.message import Headers, Request, Response, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.proxy import limits

@@ -51,7 +51,10 @@ class Core:
         if request.version not in limits.VERSIONS:
             return refuse(400, f"Invalid path: the API's version is {' or '.join(limits.VERSIONS)}.")
         headers = request.headers
-        if "X-Timestamp" not in headers:
+        if "X-Timestamp" not in headers and request.method not in (
+            "GET",
+            "HEAD",
+        ):  # nodes know themselves what time it is
             headers["X-Timestamp"] = Timestamp.now().internal
         kind: Kind = "object" if request.object else "container" if request.container else "account"
         methods = SERVED[kind]

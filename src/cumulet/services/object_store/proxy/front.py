@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from cumulet.api.access_log import log_request
 from cumulet.api.caller import handed_on, is_permitted
 from cumulet.api.http import Request as HttpRequest
 from cumulet.api.http import Response as HttpResponse
@@ -25,7 +26,6 @@ from cumulet.services.object_store.message import Headers, Refusal, Request, Res
 from cumulet.services.object_store.proxy.info import INFOS, InfoCache
 
 log = logging.getLogger("cumulet.object_store")
-access = logging.getLogger("cumulet.access")
 
 CLIENT_TIMEOUT = 60.0
 """Seconds without a byte of a body after which a client is given up."""
@@ -139,17 +139,7 @@ class Front:
         if http.method == "HEAD" and not isinstance(response.body, bytes):
             await close(response)
             response.body = b""
-        if access.isEnabledFor(logging.INFO):
-            access.info(
-                "object-store %s %s %s %s %s %s %.1f ms",
-                http.remote,
-                transaction,
-                caller.user_id or "-",
-                caller.project_id or "-",
-                f"{http.method} {http.raw_path}",
-                response.status,
-                (time.perf_counter() - started) * 1000,
-            )
+        log_request("object-store", http, http.raw_path, transaction, caller, response.status, started)
         return response
 
 

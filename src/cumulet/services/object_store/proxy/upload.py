@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from cumulet.services.object_store.conditional import http_date
+from cumulet.api.http import http_date
 from cumulet.services.object_store.message import Refusal, Request, Response, empty, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest, Device

@@ -14,11 +14,10 @@ from hashlib import md5
 from typing import Any
 from urllib.parse import urlencode
 
-from cumulet.api.http import Query
+from cumulet.api.http import Query, http_date
 from cumulet.core.access import permits
 from cumulet.core.context import Caller
 from cumulet.services.identity.interface import AccessKey
-from cumulet.services.object_store.conditional import http_date
 from cumulet.services.object_store.message import Handler, Headers, Request, Response, ask, close, drain, stream
 from cumulet.services.object_store.proxy.info import Info, container_info
 from cumulet.services.object_store.s3.authorization import Signed

@@ -1,6 +1,6 @@
 """What an object server reads from the headers of a request, keeps of them with the object, and tells in those of a reply."""
 
-from cumulet.services.object_store import conditional
+from cumulet.api.http import http_date
 from cumulet.services.object_store.message import Headers, Refusal, refuse
 from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.node import BackendRequest
@@ -116,7 +116,7 @@ def headers_of(found: Object) -> Headers:
             headers[name] = value
     timestamp = found.timestamp
     headers["Etag"] = f'"{metadata["ETag"]}"'
-    headers["Last-Modified"] = conditional.http_date(timestamp.ceil)
+    headers["Last-Modified"] = http_date(timestamp.ceil)
     headers["X-Timestamp"] = timestamp.normal
     headers["X-Backend-Timestamp"] = timestamp.internal
     headers["X-Backend-Data-Timestamp"] = headers["X-Backend-Durable-Timestamp"] = found.data_timestamp.internal
