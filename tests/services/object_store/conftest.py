@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.services.object_store.storage import hot
 from tests.services.object_store.stores import Store, object_store
+
+
+@pytest.fixture(autouse=True)
+def _read_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is got is what the files hold, not what is remembered of writing them (that is `test_hot.py`'s)."""
+    monkeypatch.setattr(hot, "WRITTEN", -1.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cumulet.services.object_store.names import Timestamp
 from cumulet.services.object_store.storage import disk_process, intents, object_file
 from cumulet.services.object_store.storage.disk_process import DiskProcess, Gone
 from cumulet.services.object_store.storage.intents import Intents
-from cumulet.services.object_store.storage.object_changes import Delete, Deleted, Put, Refused, make
+from cumulet.services.object_store.storage.object_changes import Delete, Deleted, Put, Refused, Written, make
 from cumulet.services.object_store.storage.object_file import Absent
 from tests.services.object_store.test_object_server import Node
 
@@ -142,15 +142,18 @@ async def test_where_there_never_was_one_a_start_makes_nothing(tmp_path: Path) -
 def test_an_object_that_was_written_already(tmp_path: Path) -> None:
     put = put_at(tmp_path, "hash")
     written = make(put)
+    assert isinstance(written, Written)
     with pytest.raises(Refused) as refused:
         make(put)
     assert (refused.value.status, refused.value.last) == (409, NOW)
-    assert make(replace(put, again=True)) == written
+    assert written.first
+    again = replace(written, first=False)
+    assert make(replace(put, again=True)) == again
     others = replace(put, data=b"atad"), replace(put, metadata={}), replace(put, timestamp=Timestamp(1))
     for other in others:
         with pytest.raises(Refused):
             make(replace(other, again=True))
-    assert make(replace(put, timestamp=LATER, again=True)) == written, "it was not written"
+    assert make(replace(put, timestamp=LATER, again=True)) == again, "it was not written"
     assert [path.name for path in (tmp_path / "hash").iterdir()] == [f"{LATER.internal}.data"]
 
 

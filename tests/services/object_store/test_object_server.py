@@ -17,8 +17,7 @@ from cumulet.services.object_store.names import HashSalt, Timestamp, partition
 from cumulet.services.object_store.node import BackendRequest, Device
 from cumulet.services.object_store.storage import async_pending, object_server, object_updates
 from cumulet.services.object_store.storage.devices import Devices
-from cumulet.services.object_store.storage.hot import Hot
-from cumulet.services.object_store.storage.object_file import ZERO, Object, Writer
+from cumulet.services.object_store.storage.object_file import Writer
 from cumulet.services.object_store.storage.object_server import SMALL, ObjectServer
 
 SALT = HashSalt(b"", b"salt")
@@ -310,31 +309,6 @@ def test_a_device_that_is_not_there(node: Node) -> None:
     assert not (node.root / "sda").exists()
 
 
-def test_what_is_held_in_memory_follows_the_disk(node: Node) -> None:
-    def quiet() -> None:
-        """Make the object's directory one that has not changed for a while."""
-        [name] = {str(Path(name).parent) for name in node.files() if name.startswith("objects/")}
-        os.utime(node.root / "sda" / name, ns=(0, os.stat(node.root / "sda" / name).st_mtime_ns - 10**9))
-
-    node.ask("PUT", body=b"one", X_Delete_At=START + 100)
-    quiet()
-    assert [node.ask("GET")[2] for _ in range(3)] == [b"one"] * 3
-    assert len(node.server.hot._held) == 1
-    assert node.ask("GET", at=START + 100)[0] == 404, "its time has come"
-    node.ask("POST", X_Object_Meta_A="1")
-    assert node.ask("GET")[1]["X-Object-Meta-A"] == "1"
-    quiet()
-    assert [node.ask("HEAD")[1]["X-Object-Meta-A"] for _ in range(3)] == ["1"] * 3
-    node.ask("PUT", body=b"two")
-    assert node.ask("GET")[2] == b"two"
-    quiet()
-    assert [node.ask("GET")[2] for _ in range(3)] == [b"two"] * 3
-    [name] = [name for name in node.files() if name.startswith("objects/")]
-    later = name.replace(Path(name).name, f"{START + 500}.00000.ts")
-    (node.root / "sda" / later).write_bytes(b"{}")  # as rsync brings it
-    assert node.ask("GET")[0] == 404
-
-
 def test_a_small_object_that_is_damaged_is_not_sent(node: Node) -> None:
     node.ask("PUT", body=b"four")
     [name] = node.files()
@@ -343,19 +317,6 @@ def test_a_small_object_that_is_damaged_is_not_sent(node: Node) -> None:
     assert node.ask("GET")[0] == 404
     [name] = node.files()
     assert name.startswith("quarantined/")
-
-
-def test_what_is_held_is_bounded(tmp_path: Path) -> None:
-    hot = Hot(100_000)
-    os.utime(tmp_path, (0, 0))
-    seen = os.stat(tmp_path)
-    held = Object(ZERO, ZERO, ZERO, {}, {}, None, 10_000, body=b"x" * 10_000)
-    for number in range(100):
-        hot.put(f"/{number}", seen, held, Headers())
-    assert len(hot._held) == 8
-    assert hot._size <= 100_000
-    hot.drop("/99")
-    assert len(hot._held) == 7
 
 
 @pytest.mark.parametrize("sent", [10, SMALL + 10, 6 << 20])

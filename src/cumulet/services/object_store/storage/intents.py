@@ -36,6 +36,7 @@ class Intents:
         self._free: dict[str, list[int]] = {}
         self._used: dict[str, int] = {}
         self._going_on: dict[str, list[int]] = {}
+        self._together: set[str] = set()  # of these directories those in which there was more than one thing at a time
 
     def begun(self, device: str) -> bool:
         """Whether the file of a device is there: `begin` makes it."""
@@ -57,7 +58,10 @@ class Intents:
             else:
                 line = self._used[device]
                 self._used[device] += 1
-            self._going_on.setdefault(directory, []).append(line)
+            lines = self._going_on.setdefault(directory, [])
+            if lines:
+                self._together.add(directory)
+            lines.append(line)
         return self._file(device), line
 
     def note(self, directory: str) -> None:
@@ -65,13 +69,16 @@ class Intents:
         self.begin(self._device(directory))
         write_note(self.reserve(directory), directory)
 
-    def settled(self, directory: str) -> None:
-        """What was noted last of a hash directory is done, and told."""
+    def settled(self, directory: str) -> bool:
+        """What was noted last of a hash directory is done, and told. Whether nothing else went on in it at the same time."""
         with self._lock:
             lines = self._going_on[directory]
             self._free[self._device(directory)].append(lines.pop())
+            alone = directory not in self._together
             if not lines:
                 del self._going_on[directory]
+                self._together.discard(directory)
+            return alone
 
     def left(self, device: str) -> list[str]:
         """The files of a device that hold what was going on when a program ended."""

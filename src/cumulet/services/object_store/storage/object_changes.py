@@ -39,11 +39,12 @@ class Put(Struct, tag=True, array_like=True):
 
 class Written(Struct, tag=True, array_like=True):
     """An object is in its place. Of what it replaced: when that was to end (seconds since 1970, 0 for never), and whether its
-    file is still to be removed, because that takes long."""
+    file is still to be removed, because that takes long. `first`: nothing had been heard of the object before."""
 
     etag: str
     old_delete_at: int = 0
     untidy: bool = False
+    first: bool = False
 
 
 class Delete(Struct, tag=True, array_like=True):
@@ -142,7 +143,7 @@ def finish(
         place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=not (new or untidy))
     finally:
         writer.close()
-    return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy)
+    return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy, new)
 
 
 def place(

@@ -176,6 +176,11 @@ def has_ended(found: Object, now: Timestamp) -> bool:
     return ends is not None and int(ends) * 100_000 <= now.ticks
 
 
+def written(timestamp: Timestamp, metadata: Metadata, data: bytes) -> Object:
+    """A small object as `read` would find it, of which this is what has just been written."""
+    return Object(timestamp, timestamp, timestamp, metadata, metadata, None, len(data), body=data)
+
+
 def _assemble(directory: str, files: Files, body: bool) -> Object:
     path = f"{directory}/{files.data}"
     data, length, content, handle = read_data(path, body)

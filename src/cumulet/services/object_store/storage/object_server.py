@@ -39,6 +39,7 @@ from cumulet.services.object_store.storage.object_changes import (
 )
 from cumulet.services.object_store.storage.object_conditions import etag_at, is_wanted_whole
 from cumulet.services.object_store.storage.object_file import (
+    INLINE,
     SYSMETA,
     ZERO,
     Absent,
@@ -129,7 +130,7 @@ class ObjectServer:
         try:
             return await self._made(named, change)
         except BaseException as error:
-            self.intents.settled(change.directory)
+            self._settled(change.directory)
             if isinstance(error, Refused):
                 raise Refusal(_refused(error)) from None
             raise
@@ -151,6 +152,11 @@ class ObjectServer:
                 return outcome
         made: Outcome = await threads.run(self._make_here, named, change)
         return made
+
+    def _settled(self, directory: str) -> bool:
+        """A change is made, and told: what is held of the object is not so any more. Whether it was the only one meanwhile."""
+        self.hot.drop(directory)
+        return self.intents.settled(directory)
 
     def _make_here(self, named: Named, change: Change) -> Outcome:
         while True:
@@ -261,6 +267,7 @@ class ObjectServer:
         body = _received(request.body)
         pieces: list[bytes] = []
         size = 0
+        data: bytes | None = None
         if length is None or length <= SMALL:
             async for piece in body:
                 pieces.append(piece)
@@ -273,8 +280,9 @@ class ObjectServer:
         else:
             if length is not None and size != length:
                 return refuse(499)
-            lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, b"".join(pieces))
-        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp))
+            data = b"".join(pieces)
+            lay_down = partial(self._put_small, request, named, directory, timestamp, metadata, data)
+        await to_the_end(self._lay_down(lay_down, request, named, directory, metadata, delete_at, timestamp, data))
         return Response(201, b"", {"Etag": metadata["ETag"], "X-Backend-Timestamp": timestamp.internal})
 
     async def _lay_down(
@@ -286,14 +294,17 @@ class ObjectServer:
         metadata: Metadata,
         delete_at: int,
         timestamp: Timestamp,
+        data: bytes | None,
     ) -> None:
-        """Put the object in its place, and tell its container: both or neither."""
+        """Put the object in its place, and tell its container: both or neither. `data` are there of a small one."""
         written = await lay_down()
         if written.untidy:
             self.devices.threads.run(object_file.clean, directory)  # and nobody waits for it
         metadata["ETag"] = written.etag
         await self._told_of_put(request, named, metadata, written.old_delete_at, delete_at, timestamp)
-        self.intents.settled(directory)
+        alone = self._settled(directory)
+        if alone and written.first and data is not None and len(data) <= INLINE:
+            self.hot.wrote(directory, object_file.written(timestamp, metadata, data))
 
     async def _put_small(
         self,
@@ -425,7 +436,7 @@ class ObjectServer:
             "X-Etag": found.metadata["ETag"],
         }
         await self.updates.tell("PUT", named, asked, overridden(told, found.metadata))
-        self.intents.settled(directory)
+        self._settled(directory)
         headers = Headers({"X-Backend-Content-Type": kind, "X-Backend-Timestamp": timestamp.internal})
         headers.extend((name, value) for name, value in found.metadata.items() if name.lower().startswith(SYSMETA))
         return Response(202, b"", headers)
@@ -482,7 +493,7 @@ class ObjectServer:
             if deleted.old_delete_at:
                 await self.updates.schedule(named, asked, {}, deleted.old_delete_at, 0, timestamp)
             await self.updates.tell("DELETE", named, asked, {"X-Timestamp": timestamp.internal})
-        self.intents.settled(directory)
+        self._settled(directory)
         headers = {
             "X-Backend-Timestamp": max(deleted.last, timestamp).internal,
             "X-Backend-Content-Type": deleted.content_type,
