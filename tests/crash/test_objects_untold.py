@@ -17,6 +17,7 @@ import requests
 
 from cumulet.services.object_store.storage.object_file import choose
 from tests.cloud import ProcessCloud
+from tests.crash.killing import simulated_cloud
 from tests.crash.object_disk import QUEUE, SOON, settled
 
 Request = tuple[str, str, bytes, dict[str, Any]]
@@ -25,10 +26,8 @@ OFTEN = {"CUMULET_OBJECT_UPDATE_INTERVAL": "0.5", "CUMULET_OBJECT_EXPIRER_INTERV
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", environment=OFTEN)
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path, environment=OFTEN) as cloud:
+        yield cloud
 
 
 class Client:
