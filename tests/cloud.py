@@ -28,7 +28,8 @@ from cumulet.program import Program
 
 SOURCE = Path(__file__).parents[1]
 CLONE_NEWNET = 0x40000000
-CLIENTS = "is taken by a socket that /proc does not show"
+CLIENTS = "to outgoing connections"
+"""Of what is said where a client has a port."""
 MINUTE = 65.0
 """Seconds for which Linux keeps a port that a client has had, and a little more."""
 
@@ -169,14 +170,15 @@ class ProcessCloud(Cloud):
 
     def start(self, timeout: float = 120.0) -> float:
         """Start and wait for `ready in X s`; returns X. A port that a client has just had is waited for."""
-        heard, until = self.launch(), time.monotonic() + MINUTE
+        said, until = len(self.log()), time.monotonic() + MINUTE
+        heard = self.launch()
         while True:
             line = heard.get(timeout=timeout)
             if line is None:
-                if CLIENTS not in "".join(self.lines[-3:]) or time.monotonic() > until:
+                if CLIENTS not in self.log()[said:] or time.monotonic() > until:
                     raise AssertionError("the program ended: " + "".join(self.lines) + self.log()[-4000:])
                 time.sleep(1)
-                heard = self.launch()
+                said, heard = len(self.log()), self.launch()
             elif line.startswith("ready in "):
                 return float(line.split()[2])
 

@@ -60,7 +60,7 @@ async def _start(settings: Settings, began: AsyncExitStack) -> None:
             sockets[kind] = bind(settings.object_bind, row.number)
         except OSError as error:
             if is_taken(error):
-                raise OSError(preflight.explain_port_taken(settings.object_bind, row.number)) from error
+                raise OSError(preflight.explain_port_taken(settings.object_bind, row)) from error
             raise OSError(
                 f"cannot listen on {settings.object_bind} port {row.number}: {error.strerror}; give one of this host's "
                 "addresses with --object-bind"

@@ -107,25 +107,31 @@ def check_ports(settings: Settings) -> list[Finding]:
             text = f"port {row.number} ({row.purpose}) is privileged and this user may not listen on it"
             findings.append(Finding("fatal", text, "run as root, or move all ports with --port-offset"))
         elif problem:
-            text = _taken_text(address, row)
-            findings.append(
-                Finding("fatal", text, "stop it, move all ports with --port-offset, or give another --bind")
-            )
+            findings.append(_taken(address, row))
     if not findings:
         findings.append(Finding("ok", f"every port is free on {settings.bind}"))
     return findings
 
 
-def explain_port_taken(host: str, port: int) -> str:
+def explain_port_taken(host: str, row: ports.Port) -> str:
     """For the program when a bind fails after all: who has the port, and the way out."""
-    row = next((row for row in ports.PORTS if row.number == port), None)
-    text = _taken_text(host, row or ports.Port("", "", "", port, "of a moved service"))
-    return f"{text}; stop it, move all ports with --port-offset, or give another --bind"
+    finding = _taken(host, row)
+    return f"{finding.text}; {finding.way_out}"
 
 
-def _taken_text(host: str, row: ports.Port) -> str:
-    found = listeners.find_listener(host, row.number)
-    return f"port {row.number} ({row.purpose}) is taken by {found or 'a socket that /proc does not show'}"
+def _taken(host: str, row: ports.Port) -> Finding:
+    """Who has a port. Where it is one that Linux gives to connections, any program may get it at any time."""
+    holder = listeners.find_listener(host, row.number) or listeners.find_client(host, row.number)
+    text = f"port {row.number} ({row.purpose}) is taken by {holder or 'a socket that /proc does not show'}"
+    over = isinstance(holder, listeners.Client) and holder.over
+    way_out = f"{'wait for it' if over else 'stop it'}, move all ports with --port-offset, or give another --bind"
+    low, high = listeners.ephemeral_range()
+    if low <= row.number <= high and not isinstance(holder, listeners.Listener):
+        command = listeners.reservation(row.number)
+        way_out += (
+            f"; Linux gives ports {low}-{high} to outgoing connections, and keeps this one from them by `{command}`"
+        )
+    return Finding("fatal", text, way_out)
 
 
 def _bind_problem(host: str, number: int) -> int:

@@ -389,15 +389,14 @@ def _secrets(settings: Settings) -> Secrets:
 def _bind_all(settings: Settings) -> dict[str, socket.socket]:
     """A listening socket for each served port, or none at all."""
     bound: dict[str, socket.socket] = {}
-    for row in ports.served():
-        number = row.number + settings.port_offset
+    for row in ports.served(settings.port_offset):
         address: str = getattr(settings, row.address)
         try:
-            bound[row.name] = bind(address, number)
+            bound[row.name] = bind(address, row.number)
         except OSError as error:
             for sock in bound.values():
                 sock.close()
             if is_taken(error):
-                raise StartError(preflight.explain_port_taken(address, number)) from error
-            raise StartError(f"cannot listen on {address} port {number}: {error.strerror}") from error
+                raise StartError(preflight.explain_port_taken(address, row)) from error
+            raise StartError(f"cannot listen on {address} port {row.number}: {error.strerror}") from error
     return bound

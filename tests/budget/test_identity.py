@@ -1,65 +1,18 @@
 """What calls of identity may cost: SQL statements, and Python calls of our own; and that neither grows where it need not."""
 
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
-from types import FrameType
-from typing import Any
-
 import pytest
-from sqlalchemy import event
 
-import cumulet
+from tests.budget.spent import spending
 from tests.harness import Reply
 from tests.services.identity.conftest import Identity, identity
 
 __all__ = ["identity"]
 
-SOURCE = str(Path(cumulet.__file__).parent)
 
-
-class Spent:
-    """What a stretch of work has cost."""
-
-    def __init__(self) -> None:
-        self.statements: list[str] = []
-        self.calls: Counter[str] = Counter()
-        self.counting = False
-
-    def count(self, frame: FrameType, kind: str, _argument: Any) -> None:
-        code = frame.f_code
-        generated = code.co_filename == "<string>" and "cumulet" in frame.f_globals.get("__name__", "")
-        if self.counting and kind == "call" and (code.co_filename.startswith(SOURCE) or generated):
-            self.calls[f"{code.co_filename.removeprefix(SOURCE)}:{code.co_qualname}"] += 1
-
-    def __str__(self) -> str:
-        calls = [f"{number} {name}" for name, number in sorted(self.calls.items())]
-        return "\n".join([*self.statements, f"{self.calls.total()} calls:", *calls])
-
-
-@asynccontextmanager
-async def spending(identity: Identity) -> AsyncIterator[Spent]:
-    """Count on the event loop's thread and on the one of the database that reads."""
-    spent, db = Spent(), identity.runtime.kernel.db
-
-    def note(_c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        if not statement.startswith("BEGIN"):
-            spent.statements.append(statement)
-
-    await identity.runtime.kernel.tasks.stop()  # what is done once a minute is no part of what a call costs
-    await db.read(lambda _tx: sys.setprofile(spent.count))
-    event.listen(db.engine, "before_cursor_execute", note)
-    sys.setprofile(spent.count)
-    spent.counting = True
-    try:
-        yield spent
-    finally:
-        spent.counting = False
-        sys.setprofile(None)
-        event.remove(db.engine, "before_cursor_execute", note)
-        await db.read(lambda _tx: sys.setprofile(None))
+@pytest.fixture(autouse=True)
+async def quiet(identity: Identity) -> None:
+    """What is done once a minute is no part of what a call costs."""
+    await identity.runtime.kernel.tasks.stop()
 
 
 async def validated(identity: Identity, token: str) -> Reply:
@@ -71,7 +24,7 @@ async def validated(identity: Identity, token: str) -> Reply:
 async def test_validating_a_token_that_is_known(identity: Identity) -> None:
     token = await identity.token("demo", scope="demo")
     await validated(identity, token)
-    async with spending(identity) as spent:
+    async with spending(identity.runtime.kernel.db) as spent:
         await validated(identity, token)
     assert spent.statements == []
     assert spent.calls.total() <= 60, str(spent)
@@ -81,7 +34,7 @@ async def test_validating_a_token_after_a_change(identity: Identity) -> None:
     """Two statements for each token, the caller's and the one he asks about, and one for the catalogue."""
     token = await identity.token("demo", scope="demo")
     await identity.runtime.write(lambda _tx: None)
-    async with spending(identity) as spent:
+    async with spending(identity.runtime.kernel.db) as spent:
         await validated(identity, token)
     assert len(spent.statements) <= 5, str(spent)
     assert spent.calls.total() <= 150, str(spent)
@@ -91,7 +44,7 @@ async def test_who_holds_a_token(identity: Identity) -> None:
     """What every call of every service asks first."""
     token = await identity.token("demo", scope="demo")
     await identity.runtime.authenticate(token)
-    async with spending(identity) as spent:
+    async with spending(identity.runtime.kernel.db) as spent:
         await identity.runtime.authenticate(token)
     assert spent.statements == []
     assert spent.calls.total() <= 5, str(spent)
@@ -103,7 +56,7 @@ async def test_issuing_a_token(identity: Identity, by_id: bool) -> None:
     catalogue is known."""
     user = identity.accounts.demo_user_id if by_id else "demo"
     await identity.login(user, "demo-secret", scope="demo", by_id=by_id)
-    async with spending(identity) as spent:
+    async with spending(identity.runtime.kernel.db) as spent:
         reply = await identity.login(user, "demo-secret", scope="demo", by_id=by_id)
     assert reply.status == 201 and reply.json()["token"]["catalog"]
     assert len(spent.statements) <= 5, str(spent)
@@ -118,7 +71,7 @@ async def test_what_a_token_means_takes_as_many_statements_however_deep_the_proj
     for name in ("upper", "middle", "lower"):
         parent = (await identity.made("projects", name=name, parent_id=parent))["id"]
         token = await identity.token("demo", scope={"project": {"id": parent}})
-        async with spending(identity) as spent:
+        async with spending(identity.runtime.kernel.db) as spent:
             session = await identity.runtime.examine(token)
         assert {role.name for role in session.roles} == {"manager", "member", "reader"}
         taken.append(len(spent.statements))
@@ -132,7 +85,7 @@ async def test_listing_users_takes_one_statement_however_many_there_are(identity
             await identity.made("users", name=f"user-{number}", domain_id="default")
             number += 1
         await identity.call("GET", "/v3/users")
-        async with spending(identity) as spent:
+        async with spending(identity.runtime.kernel.db) as spent:
             reply = await identity.call("GET", "/v3/users")
         assert len(reply.json()["users"]) == number + 2
         assert len(spent.statements) == 1, str(spent)
@@ -155,7 +108,7 @@ async def test_listing_role_assignments_takes_as_many_statements_however_many_th
             for role in roles:
                 assert (await identity.call("PUT", f"/v3/projects/{project}/users/{user}/roles/{role}")).status == 204
         await identity.call("GET", f"/v3/role_assignments{query}")
-        async with spending(identity) as spent:
+        async with spending(identity.runtime.kernel.db) as spent:
             reply = await identity.call("GET", f"/v3/role_assignments{query}")
         listed.append(len(reply.json()["role_assignments"]))
         taken.append(len(spent.statements))

@@ -1,16 +1,15 @@
 """What calls of images may cost: SQL statements, however many images there are."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from cumulet.core.kernel import Kernel
 from cumulet.services.image.declaration import SERVICE
 from cumulet.services.image.runtime import ImageRuntime
+from tests.budget.spent import spending
 from tests.harness import Client, kernel, serve
 
 PATCH = "application/openstack-images-v2.1-json-patch"
@@ -30,21 +29,6 @@ async def client(parts: Kernel) -> AsyncIterator[Client]:
         yield client
 
 
-@contextmanager
-def statements(parts: Kernel) -> Iterator[list[str]]:
-    """The SQL of what happens inside."""
-    found: list[str] = []
-
-    def note(_c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
-        found.append(statement)
-
-    event.listen(parts.db.engine, "before_cursor_execute", note)
-    try:
-        yield found
-    finally:
-        event.remove(parts.db.engine, "before_cursor_execute", note)
-
-
 @pytest.fixture
 async def image(client: Client) -> dict[str, Any]:
     for number in range(30):
@@ -54,31 +38,31 @@ async def image(client: Client) -> dict[str, Any]:
 
 
 async def test_showing(parts: Kernel, client: Client, image: dict[str, Any]) -> None:
-    with statements(parts) as found:
+    async with spending(parts.db) as spent:
         assert (await client("GET", image["self"])).status == 200
-    assert len(found) == 1, "\n".join(found)
+    assert len(spent.statements) == 1, str(spent)
 
 
 @pytest.mark.parametrize(
     "query", ["", "?limit=5", "?tag=a&color=red", "?sort=name:asc,created_at:desc", "?visibility=all"]
 )
 async def test_listing(parts: Kernel, client: Client, image: dict[str, Any], query: str) -> None:
-    with statements(parts) as found:
+    async with spending(parts.db) as spent:
         reply = await client("GET", f"/v2/images{query}")
-    assert reply.json()["images"] and len(found) == 1, "\n".join(found)
+    assert reply.json()["images"] and len(spent.statements) == 1, str(spent)
 
 
 async def test_the_next_page(parts: Kernel, client: Client, image: dict[str, Any]) -> None:
-    with statements(parts) as found:
+    async with spending(parts.db) as spent:
         reply = await client("GET", f"/v2/images?limit=5&marker={image['id']}")
-    assert len(reply.json()["images"]) == 5 and len(found) == 2, "\n".join(found)
+    assert len(reply.json()["images"]) == 5 and len(spent.statements) == 2, str(spent)
 
 
 async def test_changing(parts: Kernel, client: Client, image: dict[str, Any]) -> None:
     change = [{"op": "replace", "path": "/name", "value": "y"}, {"op": "add", "path": "/more", "value": "x"}]
-    with statements(parts) as found:
+    async with spending(parts.db) as spent:
         assert (await client("PATCH", image["self"], change, Content_Type=PATCH)).status == 200
-    assert len([s for s in found if not s.startswith(("SAVEPOINT", "RELEASE"))]) <= 5, "\n".join(found)
+    assert len([s for s in spent.statements if not s.startswith(("SAVEPOINT", "RELEASE"))]) <= 5, str(spent)
 
 
 async def test_namespaces_are_listed_and_shown_at_a_fixed_cost(parts: Kernel, client: Client) -> None:
@@ -90,9 +74,9 @@ async def test_namespaces_are_listed_and_shown_at_a_fixed_cost(parts: Kernel, cl
             "objects": [{"name": f"o{n}"} for n in range(20)], "tags": [{"name": f"t{n}"} for n in range(20)],
         }  # fmt: skip
         assert (await client("POST", path, body, token="admin")).status == 201
-    with statements(parts) as found:
+    async with spending(parts.db) as spent:
         assert len((await client("GET", path)).json()["namespaces"]) == 10
-    assert len(found) == 2, "\n".join(found)
-    with statements(parts) as found:
+    assert len(spent.statements) == 2, str(spent)
+    async with spending(parts.db) as spent:
         assert len((await client("GET", f"{path}/n5")).json()["objects"]) == 20
-    assert len(found) == 5, "\n".join(found)
+    assert len(spent.statements) == 5, str(spent)

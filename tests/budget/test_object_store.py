@@ -1,32 +1,15 @@
 """What requests for small objects may cost the event loop: Python calls of our own."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 from cumulet.services.object_store.storage import hot
-from tests.budget.test_identity import Spent
+from tests.budget.spent import spending
 from tests.services.object_store.conftest import store
 from tests.services.object_store.stores import Store
 
 __all__ = ["store"]
 
 DATA = b"x" * 4096
-
-
-@contextmanager
-def spending() -> Iterator[Spent]:
-    """Count on the event loop's thread."""
-    spent = Spent()
-    sys.setprofile(spent.count)
-    spent.counting = True
-    try:
-        yield spent
-    finally:
-        spent.counting = False
-        sys.setprofile(None)
 
 
 @pytest.fixture
@@ -41,7 +24,7 @@ async def kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_reading_an_object_from_memory(kept: Store, method: str) -> None:
-    with spending() as spent:
+    async with spending() as spent:
         reply = await kept(method, "c/o")
     assert reply.status == 200
     assert reply.data == (DATA if method == "GET" else b"")
@@ -50,14 +33,14 @@ async def test_reading_an_object_from_memory(kept: Store, method: str) -> None:
 
 
 async def test_writing_an_object(kept: Store) -> None:
-    with spending() as spent:
+    async with spending() as spent:
         reply = await kept("PUT", "c/o", DATA)
     assert reply.status == 201
     assert spent.calls.total() <= 300, str(spent)
 
 
 async def test_deleting_an_object(kept: Store) -> None:
-    with spending() as spent:
+    async with spending() as spent:
         reply = await kept("DELETE", "c/o")
     assert reply.status == 204
     assert spent.calls.total() <= 230, str(spent)

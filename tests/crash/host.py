@@ -15,7 +15,7 @@ import pytest
 
 from cumulet.services.compute.drivers.qemu import cgroup
 from tests.cloud import ProcessCloud, inside, network_namespace
-from tests.crash.load import rows
+from tests.crash.killing import rows
 
 PROGRAMS = ("qemu-system-x86_64", "qemu-img", "genisoimage", "dnsmasq", "nft", "ip", "conntrack", "ss", "nsenter")
 NETNS = Path("/run/netns")

@@ -1,42 +1,21 @@
-"""Clients that make and delete things until the program is killed under them, and remember what they were promised.
-
-A thing is *promised* once its create was answered, *doomed* from when its delete is sent, *gone* once that was answered.
-"""
+"""Clients that make and delete things until the program is killed under them, and remember what they were promised."""
 
 import hashlib
 import itertools
 import random
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import requests
 
 from tests.cloud import Cloud, ProcessCloud
+from tests.crash.killing import Promises, rows, turns
 
 FINAL = {"ACTIVE", "SHUTOFF", "ERROR", "PAUSED"}
 PIECE = 65536
-
-
-@dataclass
-class Promises:
-    """What the clients know of the things of one kind."""
-
-    promised: set[str] = field(default_factory=set)
-    doomed: set[str] = field(default_factory=set)
-    gone: set[str] = field(default_factory=set)
-
-    def free(self) -> list[str]:
-        """Those that nobody tries to delete."""
-        return sorted(self.promised - self.doomed)
-
-    def check(self, there: set[str], kind: str) -> None:
-        """Nothing promised is lost, nothing deleted is back."""
-        assert self.promised - self.doomed <= there, f"lost: {kind}"
-        assert not self.gone & there, f"deleted and back: {kind}"
 
 
 @dataclass(frozen=True)
@@ -255,14 +234,6 @@ class Load:
         return servers
 
 
-def rows(cloud: Cloud, query: str) -> list[Any]:
-    """Rows of the cloud's database."""
-    with sqlite3.connect(f"file:{cloud.data}/cumulet.sqlite?mode=ro", uri=True) as database:
-        found = database.execute(query).fetchall()
-    database.close()
-    return found
-
-
 def settled(cloud: Cloud, timeout: float = 150) -> list[dict[str, Any]]:
     """The servers, once none is under way and no operation is unfinished."""
     deadline = time.monotonic() + timeout
@@ -305,14 +276,6 @@ def set_up(cloud: Cloud, image: bytes, *, servers: int, sides: int) -> Site:
     headers = {"Content-Type": "application/octet-stream"}
     assert cloud.request("PUT", "image", f"/v2/images/{made}/file", data=image, headers=headers).status_code == 204
     return Site(made, network, public["id"], servers, sides)
-
-
-def turns(least: int, enough: Callable[[], object]) -> Iterator[int]:
-    """Numbers of turns: so many, and more where too little was done in them to prove anything, as on a busy machine."""
-    for number in itertools.count():
-        if number >= 5 * least or (number >= least and enough()):
-            return
-        yield number
 
 
 def kill_again_and_again(

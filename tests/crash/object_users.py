@@ -4,25 +4,19 @@ Each has an area of his own, so that what he finds afterwards is his own doing. 
 done again: it may have been done or not, or halfway, but it must be possible to bring it to its end.
 """
 
-import http.client
 import itertools
 import os
 import random
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import requests
 import swiftclient.client
-import urllib3.exceptions
-from botocore.exceptions import BotoCoreError
 
 from tests.cloud import ProcessCloud
-
-GONE = (requests.RequestException, BotoCoreError, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
-"""How clients say that there is nobody to talk to."""
+from tests.crash.killing import Together
 
 
 @dataclass
@@ -57,7 +51,6 @@ class User:
         self.done = 0
         self.begun: tuple[Any, ...] = ()
         """What is on its way: as `promise` and `again` of the subclass understand it."""
-        self.failed = ""
         self.renew()
 
     def renew(self) -> None:
@@ -107,50 +100,14 @@ class User:
         self.check()
         self.begun = ()
 
-    def work(self, dying: threading.Event) -> None:
+    def work(self) -> None:
         """Go on until there is nobody to talk to any more."""
-        try:
-            while True:
-                self.act()
-                self.begun = ()
-                self.done += 1
-        except GONE as error:
-            if not dying.is_set():
-                self.failed = f"{type(self).__name__}: {error!r}"
-        except Exception as error:  # noqa: BLE001 - told by the thread of the test
-            self.failed = f"{type(self).__name__}: {error!r}"
+        while True:
+            self.act()
+            self.begun = ()
+            self.done += 1
 
 
 def all_at_once(users: list[User], work: Callable[[User], None]) -> None:
     """Have all users do something; what one of them finds wrong is raised."""
-    wrong: list[str] = []
-
-    def one(user: User) -> None:
-        try:
-            work(user)
-        except Exception as error:  # noqa: BLE001 - told below
-            wrong.append(f"{type(user).__name__}: {error!r}")
-
-    threads = [threading.Thread(target=one, args=(user,)) for user in users]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong, "\n".join(wrong)
-
-
-def kill_while_they_work(site: Site, users: list[User], after: float) -> None:
-    """Let all of them work, and kill the cloud."""
-    dying = threading.Event()
-    threads = [threading.Thread(target=user.work, args=(dying,)) for user in users]
-    for thread in threads:
-        thread.start()
-    time.sleep(after)
-    dying.set()
-    site.cloud.kill()
-    for thread in threads:
-        thread.join()
-    for user in users:
-        user.leave()
-    failed = [user.failed for user in users if user.failed]
-    assert not failed, "\n".join(failed)
+    Together([partial(work, user) for user in users]).wait()

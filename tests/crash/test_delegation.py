@@ -2,9 +2,9 @@
 
 import random
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
-from tests.crash.load import rows, turns
+from tests.crash.killing import Promises, kill_while, rows, simulated_cloud, turns
 
 ROUNDS = 4
 CLIENTS = 3
@@ -22,10 +22,8 @@ DEMO = "cumulet-demo"
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated")
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path) as cloud:
+        yield cloud
 
 
 class Delegators:
@@ -38,31 +36,18 @@ class Delegators:
         user = {"user": {"name": "trustee", "password": "secret"}}
         self.trustee = cloud.request("POST", "identity", "/v3/users", user).json()["user"]["id"]
         self.won: list[str] = []
-        self.kept: dict[str, set[str]] = {"trust": set(), "application_credential": set()}
-        self.gone: dict[str, set[str]] = {"trust": set(), "application_credential": set()}
-        self._stop = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self.made = {"trust": Promises(), "application_credential": Promises()}
+        self.over = threading.Event()
 
-    def run(self) -> None:
-        self._stop.clear()
-        token = self.cloud.token(DEMO)
-        self._threads = [threading.Thread(target=self._work, args=(token, n)) for n in range(CLIENTS)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
+    def jobs(self) -> list[Callable[[], None]]:
+        """What they do, with the token of today."""
+        return [partial(self._work, self.cloud.token(DEMO), seed) for seed in range(CLIENTS)]
 
     def _work(self, token: str, seed: int) -> None:
         dice = random.Random(seed)
-        try:
-            while not self._stop.is_set():
-                self._trust(token, dice.random() < 0.5)
-                self._credential(token, dice.random() < 0.5)
-        except (requests.RequestException, KeyError):  # the cloud was killed
-            pass
+        while not self.over.is_set():
+            self._trust(token, dice.random() < 0.5)
+            self._credential(token, dice.random() < 0.5)
 
     def _trust(self, token: str, keep: bool) -> None:
         trust = {
@@ -75,7 +60,7 @@ class Delegators:
             login.start()
         for login in logins:
             login.join()
-        self._kept_or_deleted(f"/v3/OS-TRUST/trusts/{id}", "trust", id, token, keep)
+        self._keep_or_delete(f"/v3/OS-TRUST/trusts/{id}", "trust", id, token, keep)
 
     def _login(self, id: str) -> None:
         user = {"id": self.trustee, "password": "secret"}
@@ -92,18 +77,19 @@ class Delegators:
         rules = [{"service": "image", "method": "GET", "path": f"/{n}"} for n in range(3)]
         values = {"name": random.randbytes(8).hex(), "access_rules": rules}
         id = self._made(path, "application_credential", values, token)
-        self._kept_or_deleted(f"{path}/{id}", "application_credential", id, token, keep)
+        self._keep_or_delete(f"{path}/{id}", "application_credential", id, token, keep)
 
     def _made(self, path: str, kind: str, values: Any, token: str) -> str:
         reply = self.cloud.request("POST", "identity", path, {kind: values}, token=token)
         id: str = reply.json()[kind]["id"]
+        self.made[kind].promised.add(id)
         return id
 
-    def _kept_or_deleted(self, path: str, kind: str, id: str, token: str, keep: bool) -> None:
-        if keep:
-            self.kept[kind].add(id)
-        elif self.cloud.request("DELETE", "identity", path, token=token).status_code == 204:
-            self.gone[kind].add(id)
+    def _keep_or_delete(self, path: str, kind: str, id: str, token: str, keep: bool) -> None:
+        if not keep:
+            self.made[kind].doomed.add(id)
+            assert self.cloud.request("DELETE", "identity", path, token=token).status_code == 204
+            self.made[kind].gone.add(id)
 
 
 def test_sigkill_leaves_no_delegation_half_there(cloud: ProcessCloud) -> None:
@@ -114,10 +100,7 @@ def test_sigkill_leaves_no_delegation_half_there(cloud: ProcessCloud) -> None:
         return dict(rows(cloud, "SELECT id, remaining_uses FROM identity_trust"))
 
     for _ in turns(ROUNDS, lambda: len(left()) > 5 and clients.won):
-        clients.run()
-        time.sleep(dice.uniform(0.5, 1.5))  # the moment of the kill is what is random here
-        cloud.kill()
-        clients.stop()
+        kill_while(cloud, clients.jobs(), clients.over, dice.uniform(0.5, 1.5))
         cloud.start()
     trusts = left()
     assert len(trusts) > 5 and clients.won, "too little was done to prove anything"
@@ -127,7 +110,7 @@ def test_sigkill_leaves_no_delegation_half_there(cloud: ProcessCloud) -> None:
     credentials = {id for (id,) in rows(cloud, "SELECT id FROM identity_application_credential")}
     there = {"trust": set(trusts), "application_credential": credentials}
     for kind, ids in there.items():
-        assert clients.kept[kind] <= ids and not clients.gone[kind] & ids
+        clients.made[kind].check(ids, kind)
     links = (
         ("identity_trust_role", "trust_id", set(trusts), 2),
         ("identity_application_credential_role", "application_credential_id", credentials, 2),

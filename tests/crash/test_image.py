@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import requests
 
 from tests.cloud import ProcessCloud
-from tests.crash.load import turns
+from tests.crash.killing import Promises, kill_while, rows, simulated_cloud, turns
 
 ROUNDS = 6
 DATA = os.urandom(6_000_000)
@@ -58,14 +59,11 @@ def web() -> Iterator[str]:
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(
-        tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", "--image-stores", "file,second,object-store",
-        "--image-segment-size", "1",
+    with simulated_cloud(
+        tmp_path, "--image-stores", "file,second,object-store", "--image-segment-size", "1",
         "--image-download-private", "127.0.0.0/8", "--image-download-ports", "*", "--image-conversion", "qcow2",
-    )  # fmt: skip
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    ) as cloud:  # fmt: skip
+        yield cloud
 
 
 class Clients:
@@ -73,8 +71,7 @@ class Clients:
 
     def __init__(self, cloud: ProcessCloud, web: str) -> None:
         self.cloud, self.web, self.token = cloud, web, cloud.token()
-        self.promised: set[str] = set()
-        self.gone: set[str] = set()
+        self.images = Promises()
         self.stopped = threading.Event()
 
     def call(self, method: str, path: str, body: Any = None, **more: Any) -> requests.Response:
@@ -86,10 +83,7 @@ class Clients:
         for number in itertools.count():
             if self.stopped.is_set():
                 return
-            try:
-                self.one(dice, number)
-            except requests.RequestException:
-                return
+            self.one(dice, number)
 
     def one(self, dice: random.Random, number: int) -> None:
         body = {"name": f"i{number}", "disk_format": "raw", "container_format": "bare"}
@@ -98,7 +92,7 @@ class Clients:
         if kind in ("upload", "copy"):
             store = {"X-Image-Meta-Store": dice.choice(("file", "object-store"))}
             self.call("PUT", f"{path}/file", data=self.slowly(dice), headers={**OCTETS, **store})
-            self.promised.add(image)
+            self.images.promised.add(image)
         elif kind == "direct":
             self.call("PUT", f"{path}/stage", data=self.slowly(dice), headers=OCTETS)
         method = {"direct": {"name": "glance-direct"}, "web": {"name": "web-download", "uri": self.web}}
@@ -106,12 +100,12 @@ class Clients:
             wanted: dict[str, Any] = {"method": method.get(kind, {"name": "copy-image"}), "all_stores": True}
             wanted["all_stores_must_succeed"] = dice.random() < 0.5
             if self.call("POST", f"{path}/import", wanted).status_code == 202:
-                self.promised.add(image)
+                self.images.promised.add(image)
         if dice.random() < 0.3:
             time.sleep(dice.random() * 0.3)
-            self.promised.discard(image)
+            self.images.doomed.add(image)
             self.call("DELETE", path)
-            self.gone.add(image)
+            self.images.gone.add(image)
 
     def slowly(self, dice: random.Random) -> Iterator[bytes]:
         for start in range(0, len(DATA), PIECE):
@@ -123,10 +117,7 @@ def settled(cloud: ProcessCloud) -> list[dict[str, Any]]:
     """All images, once no operation is unfinished."""
     deadline = time.monotonic() + 120
     while True:
-        with sqlite3.connect(f"file:{cloud.data}/cumulet.sqlite?mode=ro", uri=True) as database:
-            (left,) = database.execute(
-                "SELECT count(*) FROM core_operation WHERE state IN ('queued', 'running')"
-            ).fetchone()
+        ((left,),) = rows(cloud, "SELECT count(*) FROM core_operation WHERE state IN ('queued', 'running')")
         if left == 0:
             images: list[dict[str, Any]] = cloud.request("GET", "image", "/v2/images?limit=1000").json()["images"]
             return images
@@ -174,29 +165,19 @@ def check(cloud: ProcessCloud, images: list[dict[str, Any]]) -> None:
 def test_sigkill_during_imports(cloud: ProcessCloud, web: str) -> None:
     dice = random.Random(int(os.environ.get("CRASH_SEED", "1")))
     clients = Clients(cloud, web)
-    for number in turns(ROUNDS, lambda: len(clients.promised) > ROUNDS):
-        clients.stopped.clear()
-        threads = [
-            threading.Thread(target=clients.work, args=(random.Random(f"{number}.{one}.{dice.random()}"),)) for one in range(4)
-        ]  # fmt: skip
-        for thread in threads:
-            thread.start()
-        time.sleep(0.3 + dice.random() * 2)
-        cloud.kill()
-        clients.stopped.set()
-        for thread in threads:
-            thread.join()
+    for number in turns(ROUNDS, lambda: len(clients.images.free()) > ROUNDS):
+        jobs = [partial(clients.work, random.Random(f"{number}.{one}.{dice.random()}")) for one in range(4)]
+        kill_while(cloud, jobs, clients.stopped, 0.3 + dice.random() * 2)
         cloud.start()
         images = settled(cloud)
         check(cloud, images)
         there = {image["id"]: image for image in images}
-        assert clients.promised <= set(there), "lost"
-        assert not clients.gone & set(there), "deleted and back"
-        broken = {one: there[one]["status"] for one in clients.promised if there[one]["status"] != "active"}
+        clients.images.check(set(there), "images")
+        broken = {one: there[one]["status"] for one in clients.images.free() if there[one]["status"] != "active"}
         assert not broken, broken
-    assert len(clients.promised) > ROUNDS
-    assert any("object-store" in there[image]["stores"] for image in clients.promised)
-    for image in clients.promised:
+    assert len(clients.images.free()) > ROUNDS
+    assert any("object-store" in there[image]["stores"] for image in clients.images.free())
+    for image in clients.images.free():
         data = cloud.request("GET", "image", f"/v2/images/{image}/file").content
         assert hashlib.sha512(data).hexdigest() == there[image]["os_hash_value"]
         assert there[image]["disk_format"] == "qcow2" or data == DATA

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import ProcessCloud
-from tests.crash.load import Load, delete_all, kill_again_and_again, rows, set_up
+from tests.crash.killing import rows, simulated_cloud
+from tests.crash.load import Load, delete_all, kill_again_and_again, set_up
 
 ROUNDS = 6
 CLIENTS = 4
@@ -15,10 +16,8 @@ CLIENTS = 4
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated")
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path) as cloud:
+        yield cloud
 
 
 def test_sigkill_loses_nothing_and_leaves_nothing_stuck(process: ProcessCloud) -> None:

@@ -1,17 +1,17 @@
 """SIGKILL at random moments while all features of object storage are used at once: what was acknowledged is there, byte for
 byte, what was not can be done again; listings, counts and files agree, and nothing stays on its way."""
 
-import os
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cloud import ProcessCloud
-from tests.crash.load import turns
+from tests.crash.killing import kill_while, seeded, simulated_cloud, turns
 from tests.crash.object_disk import settled
-from tests.crash.object_users import Site, User, all_at_once, kill_while_they_work
+from tests.crash.object_users import Site, User, all_at_once
 from tests.crash.object_users_large import Bulk, Copies, Dynamic, Static
 from tests.crash.object_users_more import Accounts, Boxes, Expiring, Quotas
 from tests.crash.object_users_s3 import Kept, Parts, Rules
@@ -47,14 +47,16 @@ OFTEN = {
 @pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
 def cloud(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ProcessCloud]:
     settings = {**OFTEN, "CUMULET_OBJECT_ENCRYPTION": str(request.param).lower()}
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", environment=settings)
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path, environment=settings) as cloud:
+        yield cloud
 
 
 def test_kill_while_all_features_are_used(cloud: ProcessCloud) -> None:
-    seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1000)
+    with seeded() as seed:
+        kill_while_all_are_at_work(cloud, seed)
+
+
+def kill_while_all_are_at_work(cloud: ProcessCloud, seed: int) -> None:
     dice = random.Random(seed)
     site = Site(cloud)
     site.log_in()
@@ -64,16 +66,16 @@ def test_kill_while_all_features_are_used(cloud: ProcessCloud) -> None:
     def lazy() -> list[str]:
         return [type(user).__name__ for user in users if user.done < ROUNDS]
 
-    try:
-        for _ in turns(ROUNDS, lambda: not lazy()):
-            kill_while_they_work(site, users, dice.uniform(0.5, 2))
-            cloud.start()
-            site.log_in()
-            for user in users:
-                user.renew()
-            settled(cloud.data)
-            all_at_once(users, lambda user: user.look_at_all())
-            settled(cloud.data)
-    except AssertionError as error:
-        raise AssertionError(f"CRASH_SEED={seed}: {error}") from error
+    over = threading.Event()
+    for _ in turns(ROUNDS, lambda: not lazy()):
+        kill_while(cloud, [user.work for user in users], over, dice.uniform(0.5, 2))
+        for user in users:
+            user.leave()
+        cloud.start()
+        site.log_in()
+        for user in users:
+            user.renew()
+        settled(cloud.data)
+        all_at_once(users, lambda user: user.look_at_all())
+        settled(cloud.data)
     assert not lazy(), f"too little was done to prove anything: {lazy()}"

@@ -8,9 +8,9 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import md5
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import requests
 
 from cumulet.services.object_store.storage.disk_process import LOCK
 from tests.cloud import ProcessCloud
-from tests.crash.load import turns
+from tests.crash.killing import at_work, kill_while, seeded, simulated_cloud, turns
 from tests.crash.object_disk import settled
 
 ROUNDS = 6
@@ -29,10 +29,8 @@ GONE = b"(deleted)"
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated")
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path) as cloud:
+        yield cloud
 
 
 @dataclass
@@ -62,6 +60,9 @@ class Clients:
         headers = {"X-Auth-Token": self.token}
         return (session or self.session).request(method, url, data=data, headers=headers, timeout=60)
 
+    def jobs(self) -> list[Callable[[], None]]:
+        return [partial(self.work, number, known) for number, known in enumerate(self.known)]
+
     def work(self, number: int, known: Known) -> None:
         choose = random.Random(f"{self.seed} {number}")
         with requests.Session() as session:  # each call by itself would take a port of its own, which a start may want
@@ -76,37 +77,10 @@ class Clients:
             if self.stopped.is_set():
                 del known.unsure[name]
                 return
-            try:
-                reply = self.call("DELETE" if delete else "PUT", f"/kill/{name}", b"" if delete else data, session)
-            except requests.RequestException:
-                if self.stopped.is_set():
-                    return
-                raise
+            reply = self.call("DELETE" if delete else "PUT", f"/kill/{name}", b"" if delete else data, session)
             assert reply.status_code in ((204, 404) if delete else (201,)), reply.text
             known.acknowledged[name] = known.unsure.pop(name)
             self.done += 1
-
-    def killed(self, after: float) -> None:
-        """Let all of them work, and kill the cloud."""
-        with self.working():
-            time.sleep(after)
-            self.stopped.set()
-            self.cloud.kill()
-        self.session.close()
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """All of them work."""
-        self.stopped.clear()
-        threads = [threading.Thread(target=self.work, args=(number, known)) for number, known in enumerate(self.known)]
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self.stopped.set()
-            for thread in threads:
-                thread.join()
 
     def check(self) -> None:
         """Every object is as one of the two that may be; the listing says the same, from the first request on."""
@@ -125,19 +99,17 @@ class Clients:
 
 
 def test_kill_while_objects_are_written(cloud: ProcessCloud) -> None:
-    seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1000)
-    choose = random.Random(seed)
-    clients = Clients(cloud, seed)
-    assert clients.call("PUT", "/kill").status_code == 201
-    try:
+    with seeded() as seed:
+        choose = random.Random(seed)
+        clients = Clients(cloud, seed)
+        assert clients.call("PUT", "/kill").status_code == 201
         for turn in turns(ROUNDS, lambda: clients.done > 20 * ROUNDS):
             clients.seed = seed * 100 + turn
-            clients.killed(choose.uniform(0.3, 2))
+            kill_while(cloud, clients.jobs(), clients.stopped, choose.uniform(0.3, 2))
+            clients.session.close()
             cloud.start()
             clients.check()
             settled(cloud.data)
-    except AssertionError as error:
-        raise AssertionError(f"CRASH_SEED={seed}: {error}") from error
     assert clients.done > 20 * ROUNDS, "too little was done to prove anything"
     assert (cloud.data / "object-store/devices" / LOCK).exists(), "the disk process had its part in it"
 
@@ -148,7 +120,7 @@ def test_kill_the_disk_process_while_objects_are_written(cloud: ProcessCloud) ->
     assert clients.call("PUT", "/kill").status_code == 201
     for turn in range(3):
         clients.seed += turn
-        with clients.working():
+        with at_work(clients.jobs(), clients.stopped):
             pid = disk_process(cloud)
             time.sleep(random.uniform(0, 0.5))
             os.kill(pid, signal.SIGKILL)

@@ -17,18 +17,19 @@ import requests
 
 from cumulet.services.object_store.storage.object_file import choose
 from tests.cloud import ProcessCloud
+from tests.crash.killing import simulated_cloud
 from tests.crash.object_disk import QUEUE, SOON, settled
 
 Request = tuple[str, str, bytes, dict[str, Any]]
 OFTEN = {"CUMULET_OBJECT_UPDATE_INTERVAL": "0.5", "CUMULET_OBJECT_EXPIRER_INTERVAL": "0.2"}
+SHORT = 5
+"""Seconds after which an object goes by itself."""
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[ProcessCloud]:
-    cloud = ProcessCloud(tmp_path / "data", "--hypervisor", "simulated", "--network", "simulated", environment=OFTEN)
-    cloud.start()
-    yield cloud
-    cloud.destroy()
+    with simulated_cloud(tmp_path, environment=OFTEN) as cloud:
+        yield cloud
 
 
 class Client:
@@ -103,16 +104,18 @@ def test_what_was_not_told_is_listed(cloud: ProcessCloud) -> None:
         assert client("PUT", container).status_code == 201
     for name in ("old", "doomed", "typed"):
         assert client("PUT", f"c/{name}", b"as it was", Content_Type="text/plain").status_code == 201
-    # The entry of an object lies in one of a hundred containers of its day, by its name: so this makes the one that is locked.
-    assert client("PUT", "d/short", b"", X_Delete_After=30).status_code == 201
-    assert client("DELETE", "d/short").status_code == 204
+    # The entry of an object lies in one of a hundred containers of the day on which it ends, by its name. So this makes the one
+    # that is locked below; and that of tomorrow as well, should the object that is put then end after midnight (UTC).
+    for seconds in (SHORT, 60):
+        assert client("PUT", "d/short", b"", X_Delete_After=seconds).status_code == 201
+        assert client("DELETE", "d/short").status_code == 204
     with locked(client, "c"):
         client.killed(
             ("PUT", "c/new", b"new", {}),
             ("PUT", "c/old", b"another", {}),
             ("POST", "c/typed", b"", {"Content_Type": "image/png", "X_Object_Meta_Colour": "red"}),
             ("DELETE", "c/doomed", b"", {}),
-            ("PUT", "d/short", b"goes by itself", {"X_Delete_After": 5}),
+            ("PUT", "d/short", b"goes by itself", {"X_Delete_After": SHORT}),
         )
     cloud.start()
     rows = client.listed("c")

@@ -8,7 +8,8 @@ import pytest
 
 from cumulet import ports, program
 from cumulet.config import SETTINGS
-from cumulet.portmap.explain import DEFAULT_EPHEMERAL, collisions
+from cumulet.listeners import DEFAULT_EPHEMERAL
+from cumulet.portmap.explain import collisions
 from cumulet.portmap.facts import OWN, UPSTREAM, Facts, facts
 from cumulet.portmap.graph import build, svg
 from tests.unit.coverage_page import ABSENT, NOT_YET, coverage_page

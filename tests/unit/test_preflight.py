@@ -1,6 +1,8 @@
 """Start-up checks against real obstacles: taken ports, held locks, missing rights, missing programs."""
 
+import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulet import lock, ports, preflight
+from cumulet import listeners, lock, ports, preflight, program
 from cumulet.config import Settings, load
+from cumulet.program import StartError
 
 LISTEN = """
 import socket, sys
@@ -19,6 +22,14 @@ listener = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_IN
 listener.bind((sys.argv[1], int(sys.argv[2])))
 listener.listen()
 print(listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+CONNECT = """
+import socket, sys
+client = socket.socket()
+client.bind((sys.argv[1], int(sys.argv[2])))
+client.connect((sys.argv[1], int(sys.argv[3])))
+print(client.getsockname()[1], flush=True)
 sys.stdin.read()
 """
 HOLD = """
@@ -69,13 +80,71 @@ def listener(request: pytest.FixtureRequest, settings: Settings) -> Iterator[tup
 
 def test_a_taken_port_is_explained(settings: Settings, listener: tuple[str, "subprocess.Popen[str]"]) -> None:
     address, process = listener
-    number = ports.port("compute", settings.port_offset).number
+    row = ports.port("compute", settings.port_offset)
     [finding] = preflight.examine(settings).fatal
     name = Path(f"/proc/{process.pid}/comm").read_text().strip()
-    assert finding.text == f"port {number} (Compute API) is taken by process {process.pid} ({name}) on {address}"
+    assert finding.text == f"port {row.number} (Compute API) is taken by process {process.pid} ({name}) on {address}"
     assert "--port-offset" in finding.way_out
     assert "--bind" in finding.way_out
-    assert str(process.pid) in preflight.explain_port_taken("127.0.0.1", number)
+    assert str(process.pid) in preflight.explain_port_taken("127.0.0.1", row)
+    assert "sysctl" not in finding.way_out, "it is no connection that has it"
+
+
+@pytest.fixture
+def of_clients(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ports.Port:
+    """A port that this host gives to connections; others are kept from them."""
+    row = ports.port("identity-admin", settings.port_offset)
+    for name, text in (("EPHEMERAL", f"{row.number - 1}\t{row.number}\n"), ("RESERVED", "7,4789-4790\n")):
+        monkeypatch.setattr(listeners, name, tmp_path / name)
+        (tmp_path / name).write_text(text)
+    return row
+
+
+@contextlib.contextmanager
+def connection(number: int, address: str) -> "Iterator[tuple[subprocess.Popen[str], str]]":
+    """A process that is connected from a port, and to what."""
+    with socket.create_server((address, 0)) as server:
+        process = child(CONNECT, address, str(number), str(server.getsockname()[1]))
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{number}\n"
+        accepted, _ = server.accept()
+        with accepted:
+            yield process, f"{address}:{server.getsockname()[1]}"
+            if process.poll() is None:
+                finish(process)
+
+
+def test_a_port_that_a_client_has_is_explained(settings: Settings, of_clients: ports.Port) -> None:
+    number = of_clients.number
+    taken = f"port {number} (Identity API, admin endpoint) is taken by a connection"
+    with connection(number, "127.0.0.1") as (process, peer):
+        name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+        [finding] = preflight.examine(settings).fatal
+        assert finding.text == f"{taken} of process {process.pid} ({name}) to {peer}"
+        assert finding.way_out.startswith("stop it, move all ports with --port-offset,")
+        assert f"ports {number - 1}-{number} to outgoing connections" in finding.way_out
+        assert f"`sysctl -w net.ipv4.ip_local_reserved_ports=7,4789-4790,{number}`" in finding.way_out
+        with pytest.raises(StartError, match=re.escape(finding.text)):
+            program._bind_all(settings)
+        finish(process)  # it closes first, so that the port stays with its end of the connection
+    [finding] = preflight.examine(settings).fatal
+    assert finding.text == f"{taken} to {peer} that is over, but keeps its port for up to a minute"
+    assert finding.way_out.startswith("wait for it, move all ports with --port-offset,")
+
+
+def test_a_client_of_another_address_is_in_nobodys_way(settings: Settings, of_clients: ports.Port) -> None:
+    with connection(of_clients.number, "127.0.0.2"):
+        assert preflight.examine(settings).fatal == []
+        [finding] = preflight.check_ports(msgspec.structs.replace(settings, bind="0.0.0.0"))
+    assert "is taken by a connection of process" in finding.text
+
+
+def test_other_ports_cannot_be_kept_from_clients(settings: Settings, of_clients: ports.Port) -> None:
+    """The kernel gave it to nobody: a client that has it asked for this very port."""
+    with connection(ports.port("compute", settings.port_offset).number, "127.0.0.1"):
+        [finding] = preflight.examine(settings).fatal
+    assert "is taken by a connection of process" in finding.text
+    assert "sysctl" not in finding.way_out
 
 
 def test_free_ports_and_a_new_directory_are_fine(settings: Settings) -> None:

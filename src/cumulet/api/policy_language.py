@@ -20,7 +20,6 @@ refused, since a decision would wait for, and hang on, a server elsewhere.
 Reference: the documentation of oslo.policy, "Policy rule expressions".
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -160,6 +159,8 @@ def referred(node: Node) -> Iterator[str]:
 
 def near(name: str, known: Sequence[str], otherwise: str = "") -> str:
     """`; did you mean ...?`, where something is near."""
+    import difflib  # only for this message: starts are faster without
+
     found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean `{found[0]}`?" if found else otherwise
 

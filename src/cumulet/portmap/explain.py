@@ -1,14 +1,12 @@
 """A port in plain words: what it is, who connects to it and from where, whether to expose it, what it collides with."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from msgspec import Struct
 
+from cumulet.listeners import ephemeral_range
 from cumulet.portmap.facts import OWN, UPSTREAM, Facts, Flow, PortFact, overlap, read_neighbours
 
-EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-DEFAULT_EPHEMERAL = (32768, 60999)
 FROM = {
     "public": "clients outside the cloud",
     "internal": "the cloud's own hosts",
@@ -133,12 +131,3 @@ def collisions(facts: Facts, row: PortFact, ephemeral: tuple[int, int] | None = 
             f"sysctl net.ipv4.ip_local_reserved_ports={row.port} keeps it free"
         )
     return list(dict.fromkeys(found))
-
-
-def ephemeral_range() -> tuple[int, int]:
-    """The ports that this host gives to outgoing connections, or Linux's default where that cannot be read."""
-    try:
-        first, last = EPHEMERAL.read_text().split()
-    except (OSError, ValueError):
-        return DEFAULT_EPHEMERAL
-    return int(first), int(last)

@@ -1,6 +1,9 @@
 """Nodes over HTTP: what a proxy asks arrives whole, what goes wrong is a reply in time."""
 
 import asyncio
+import contextlib
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ import pytest
 
 from cumulet.api.http import Query
 from cumulet.api.server import Server, bind
+from cumulet.services.object_store import remote
 from cumulet.services.object_store.message import Headers, Refusal, Response, chunks, drain, refuse, stream
 from cumulet.services.object_store.node import BackendRequest, Device
 from cumulet.services.object_store.remote import RemoteNodes
@@ -204,6 +208,43 @@ async def test_a_slow_client_is_not_the_nodes_fault() -> None:
         puts = [request("PUT", body=body(*pauses)) for pauses in ((1.0, 0.0), (0.0, 1.0))]
         for reply in await asyncio.gather(*(nodes.call(device, put) for put in puts)):
             assert reply.status == 201 and await drain(reply) == b"aa"
+
+
+async def test_a_standstill_of_our_own_is_not_the_nodes_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The event loop stands still while a connection is being made, for longer than it may take."""
+    loop, connect = asyncio.get_running_loop(), asyncio.get_running_loop().sock_connect
+    stood_still = 0
+
+    async def connect_and_stand_still(*asked: Any) -> None:
+        nonlocal stood_still
+        stood_still += 1
+        loop.call_soon(time.sleep, remote.CONNECT * 1.5)
+        await connect(*asked)
+
+    async def handle(made: BackendRequest) -> Response:
+        return Response(204)
+
+    monkeypatch.setattr(remote, "CONNECT", 0.4)
+    monkeypatch.setattr(loop, "sock_connect", connect_and_stand_still)
+    async with node(handle) as (nodes, device):
+        replies = await asyncio.gather(*(nodes.call(device, request()) for _ in range(2)))
+    assert [reply.status for reply in replies] == [204, 204]
+    assert stood_still == 2
+
+
+async def test_a_node_that_takes_no_connection_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "CONNECT", 0.4)
+    nodes = RemoteNodes()
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(2):  # nobody takes them, and there is no room for a third
+            waits = stack.enter_context(contextlib.closing(socket.socket()))
+            waits.setblocking(False)
+            waits.connect_ex(full.getsockname())
+        began = time.monotonic()
+        assert (await nodes.call(Device(0, "d1", *full.getsockname()), request())).status == 504
+        assert time.monotonic() - began >= 0.4
+    await nodes.stop()
 
 
 @pytest.mark.parametrize("path", ["/d1", "/d1/x/a/c/o", "/d1/-1/a/c/o", "//1/a", "/d1/7/%ff/c/o"])

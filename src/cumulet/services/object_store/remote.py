@@ -6,10 +6,12 @@ then breaks off, whoever reads its body gets a ConnectionError.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from cumulet.services.object_store.message import PIECE, Headers, Refusal, Response, refuse
@@ -18,9 +20,12 @@ from cumulet.services.object_store.names_in_ascii import packed, unpacked
 from cumulet.services.object_store.node import BackendRequest, Device
 
 CONNECT = 1.0
-"""Seconds that a connection may take (swift's conn_timeout, which is 0.5)."""
+"""Seconds that a connection may take (swift's conn_timeout, which is 0.5), of those in which the event loop ran."""
+TICK = 0.1
+"""Seconds that count as one of those when they are over in time."""
 STALL = 10.0
-"""Seconds without progress after which a node is given up (swift's node_timeout)."""
+"""Seconds without progress after which a node is given up (swift's node_timeout). Those of a standstill of our own count as
+well, as in swift: one of ten seconds is a failure by itself, and nobody waits for its replies any more."""
 MOST_HEADERS = 512
 HEADER_LIMIT = 32 << 10
 OF_CONNECTION = frozenset(("connection", "keep-alive", "transfer-encoding", "date", "server"))
@@ -37,8 +42,8 @@ class RemoteNodes:
     def _connections(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
+                connector=_Connector(limit=0, keepalive_timeout=60),
+                timeout=aiohttp.ClientTimeout(total=None),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
                 auto_decompress=False,
                 max_line_size=HEADER_LIMIT,
@@ -109,6 +114,44 @@ class RemoteNodes:
     async def stop(self) -> None:
         if self._session is not None:
             await self._session.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Gives up connections after CONNECT. The session's own `sock_connect` does so after a standstill of this very process,
+    too: once it is over, the time is, and connections that were made meanwhile end before anybody has looked at them. All that
+    were on their way at once would be errors of their nodes, and a node with ten of them is left alone for a minute.
+    """
+
+    async def _create_connection(self, *asked: Any) -> ResponseHandler:
+        async with running_time(CONNECT):
+            return await super()._create_connection(*asked)
+
+
+@asynccontextmanager
+async def running_time(seconds: float) -> AsyncIterator[None]:
+    """A TimeoutError after so many seconds in which the event loop came round in time: one in which it did not is not counted,
+    and what has happened meanwhile is seen to first."""
+    loop = asyncio.get_running_loop()
+    left = round(seconds / TICK)
+    timer: asyncio.TimerHandle
+
+    async with asyncio.timeout(None) as limit:
+
+        def tick(due: float) -> None:
+            nonlocal left, timer
+            now = loop.time()
+            if now - due < TICK:
+                left -= 1
+            if left:
+                timer = loop.call_at(now + TICK, tick, now + TICK)
+            else:
+                limit.reschedule(now)
+
+        timer = loop.call_later(TICK, tick, loop.time() + TICK)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class _Sent:

@@ -15,7 +15,6 @@ protocol = "openid"
 
 import logging
 import stat
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -102,6 +101,8 @@ def load_sources(file: Path | None) -> Sources:
     """The sources of the file (without one, none); SettingsError says what in it is wrong, and where."""
     if file is None:
         return Sources(Table())
+    import tomllib  # most starts have no file, and are faster without
+
     try:
         table = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), Table)
         open_to_others = file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)

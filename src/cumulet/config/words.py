@@ -1,4 +1,4 @@
-"""How settings are described: `config.py` and the files it takes settings of one service from."""
+"""How settings are described."""
 
 from typing import Any
 
