@@ -215,7 +215,7 @@ def test_what_was_written_is_bounded(tmp_path: Path) -> None:
     hot = Hot(800_000)
     found = Object(ZERO, ZERO, ZERO, {}, {}, None, 10_000, body=b"x" * 10_000)
     for number in range(100):
-        hot.wrote(f"/{number}", found)
+        hot.wrote(f"/{number}", (1, 1), found)
     assert list(hot._written) == [f"/{number}" for number in range(92, 100)]
     for number in range(92, 100):
         hot.drop(f"/{number}")

@@ -40,10 +40,11 @@ class Held:
 
 @dataclass(slots=True)
 class Unread:
-    """An object as it was written; its directory was not changed later than `at`, in nanoseconds since 1970."""
+    """An object as it was written, what its directory was like then, and for how long that tells."""
 
     found: Object
-    at: int
+    changed: int
+    inode: int
     until: float
 
 
@@ -80,9 +81,10 @@ class Hot:
             now = os.stat(directory)
         except OSError:
             return None
-        if now.st_mtime_ns > written.at or written.until < time.monotonic():
+        changed = now.st_mtime_ns != written.changed or now.st_ino != written.inode
+        if changed or written.until < time.monotonic():
             return None
-        held = Held(written.found, headers_of(written.found), now.st_mtime_ns, now.st_ino, written.until)
+        held = Held(written.found, headers_of(written.found), written.changed, written.inode, written.until)
         self._hold(directory, held)
         return held
 
@@ -93,10 +95,11 @@ class Hot:
         self.drop(directory)
         self._hold(directory, Held(found, headers, seen.st_mtime_ns, seen.st_ino))
 
-    def wrote(self, directory: str, found: Object) -> None:
-        """Hold an object that this node has just put in its place, while it did nothing else there."""
+    def wrote(self, directory: str, seen: tuple[int, int], found: Object) -> None:
+        """Hold an object that this node has put in its place, and has done nothing else there since. `seen`: the time of change
+        of the directory then, and its inode."""
         self.drop(directory)
-        self._written[directory] = Unread(found, time.time_ns(), time.monotonic() + WRITTEN)
+        self._written[directory] = Unread(found, *seen, time.monotonic() + WRITTEN)
         self._unread += _size(found)
         while self._unread > self._most >> 3:
             _, gone = self._written.popitem(last=False)

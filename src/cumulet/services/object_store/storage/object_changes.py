@@ -39,12 +39,13 @@ class Put(Struct, tag=True, array_like=True):
 
 class Written(Struct, tag=True, array_like=True):
     """An object is in its place. Of what it replaced: when that was to end (seconds since 1970, 0 for never), and whether its
-    file is still to be removed, because that takes long. `first`: nothing had been heard of the object before."""
+    file is still to be removed, because that takes long. Where nothing had been heard of the object before, `first` has the
+    time of change of its directory when it was put there (nanoseconds), and its inode."""
 
     etag: str
     old_delete_at: int = 0
     untidy: bool = False
-    first: bool = False
+    first: tuple[int, int] | None = None
 
 
 class Delete(Struct, tag=True, array_like=True):
@@ -143,7 +144,7 @@ def finish(
         place(writer, directory, f"{timestamp.internal}.data", timestamp, new=new, tidy=not (new or untidy))
     finally:
         writer.close()
-    return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy, new)
+    return Written(metadata["ETag"], int(old.get("X-Delete-At") or 0), untidy, writer.placed if new else None)
 
 
 def place(

@@ -268,6 +268,9 @@ class Writer:
 
     def __init__(self, temporary: str, size: int = 0) -> None:
         self.path, self.fd = "", -1
+        self.placed: tuple[int, int] | None = (
+            None  # the directory it got its name in: its time of change then, its inode
+        )
         self.temporary = temporary
         self.size = self._synced = 0
         try:
@@ -346,6 +349,8 @@ class Writer:
                 with contextlib.suppress(FileNotFoundError):
                     make_directories(directory)
             else:
+                told = os.stat(directory)
+                self.placed = told.st_mtime_ns, told.st_ino
                 return True
 
     def _sync(self, path: str) -> None:

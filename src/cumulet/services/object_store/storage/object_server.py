@@ -304,7 +304,7 @@ class ObjectServer:
         await self._told_of_put(request, named, metadata, written.old_delete_at, delete_at, timestamp)
         alone = self._settled(directory)
         if alone and written.first and data is not None and len(data) <= INLINE:
-            self.hot.wrote(directory, object_file.written(timestamp, metadata, data))
+            self.hot.wrote(directory, written.first, object_file.written(timestamp, metadata, data))
 
     async def _put_small(
         self,
