@@ -259,6 +259,7 @@ class Comparison:
             until = time.monotonic() + RECOVERY
             while True:
                 try:
+                    call(side.site, "PUT", CONTAINER, listings.OK)
                     call(side.site, "PUT", f"{CONTAINER}/again", listings.OK)
                     break
                 except (AssertionError, OSError):

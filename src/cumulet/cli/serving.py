@@ -15,7 +15,10 @@ def announce(line: str) -> None:
 
 
 def serve(main: Coroutine[Any, Any, int]) -> int:
-    """Run on uvloop where it is installed."""
+    """Run on uvloop where it is installed. It is the last moment at which nothing has used SQLite yet."""
+    from cumulet.core.db import sqlite_memory
+
+    sqlite_memory.do_not_count()
     try:
         import uvloop
     except ImportError:

@@ -97,7 +97,7 @@ class AccountServer(DatabaseServer):
         """The containers: JSON, whatever the client wants (the proxy's listing layer makes that of it)."""
         wanted = Wanted.asked(request.query, reserved=said_yes(request, "X-Backend-Allow-Reserved-Names"))
         info = await self._asked(request)
-        source = Source("container", "deleted = 0", (), self._row(info))
+        source = Source("container", "deleted = 0", {}, self._row(info))
         body = await self.database(request).read(lambda conn: listing(conn, source, wanted))
         headers = self._headers(info)
         headers["Content-Type"] = "application/json; charset=utf-8"

@@ -128,7 +128,7 @@ class ContainerServer(DatabaseServer):
         if is_deleted(info):
             return Response(404, b"", _timestamps(info))
         chosen = info.policy if policy is None else policy
-        source = Source("object", "policy = ? AND deleted = 0", (chosen,), "listed")
+        source = Source("object", "policy = :policy AND deleted = 0", {"policy": chosen}, "listed")
         body = await database.read(lambda conn: listing(conn, source, wanted))
         headers = Headers(_headers(info))
         headers["X-Backend-Record-Type"] = "object"

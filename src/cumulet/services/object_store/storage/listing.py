@@ -1,23 +1,24 @@
 """Listings of containers and accounts: names in order, from a marker on, under a prefix, folded at a delimiter.
 
-A listing is JSON text made by SQLite. A folder that a delimiter makes is passed over with one seek, however much is in it, and
-where nothing is folded the whole listing is one statement that runs without Python. Names are ordered as their UTF-8 is.
+A listing is JSON text that SQLite makes in one statement, in two where it is folded, outside Python's lock. A folder that a
+delimiter makes is passed over with one seek, however much is in it; names in no folder are read row by row. Names are ordered
+as their UTF-8 is, and cut as such: SQLite's functions for text end at its first NUL, those for bytes do not.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import msgspec
 
 from cumulet.api.http import Query
 from cumulet.services.object_store.message import Refusal, refuse
 from cumulet.services.object_store.values import is_true
 
 LIMIT = 10_000
-RESERVED = "\x01"
+RESERVED = b"\x01"
 """Names that begin with less than this are the program's own, and only shown to it."""
-
-_encode = msgspec.json.Encoder().encode
+LAST = b"\xff"
+"""More than all names, and at the end of a text more than all that begin with it: no UTF-8 has this byte."""
+LOW, HIGH = "CAST(:low AS TEXT)", "CAST(:high AS TEXT)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,112 +60,99 @@ class Source:
 
     table: str
     condition: str
-    values: tuple[object, ...]
+    values: Mapping[str, object]
     row: str
 
-
-@dataclass(slots=True)
-class Range:
-    """The names between two, each either with its end or without."""
-
-    low: str
-    low_in: bool
-    high: str | None
-    high_in: bool = False
-
-    def statement(self, source: Source, columns: str, reverse: bool) -> tuple[str, list[object]]:
-        query = (
-            f"SELECT {columns} FROM {source.table} WHERE {source.condition} AND name {'>=' if self.low_in else '>'} ?"
+    def rows(self, columns: str, low: str, high: str, reverse: bool) -> str:
+        """The statement for the names from `low` on that come before `high`."""
+        return (
+            f"SELECT {columns} FROM {self.table} WHERE {self.condition} AND name >= {low} AND name < {high} "
+            f"ORDER BY name {'DESC' if reverse else 'ASC'}"
         )
-        values = [*source.values, self.low]
-        if self.high is not None:
-            query += f" AND name {'<=' if self.high_in else '<'} ?"
-            values.append(self.high)
-        return query + f" ORDER BY name {'DESC' if reverse else 'ASC'} LIMIT ?", values
-
-
-def after(text: str) -> str | None:
-    """The first name behind all that begin with `text`; None where there is none."""
-    while text:
-        code = ord(text[-1]) + 1
-        if code == 0xD800:
-            code = 0xE000
-        if code <= 0x10FFFF:
-            return text[:-1] + chr(code)
-        text = text[:-1]
-    return None
 
 
 def listing(conn: sqlite3.Connection, source: Source, wanted: Wanted) -> bytes:
     """The listing, a JSON list."""
-    prefix, delimiter = wanted.prefix, wanted.delimiter
+    prefix, delimiter = wanted.prefix.encode(), wanted.delimiter.encode()
     if wanted.path is not None:
-        prefix, delimiter = (wanted.path.rstrip("/") + "/" if wanted.path else ""), "/"
-    low, high = wanted.marker, wanted.end_marker
+        prefix, delimiter = (wanted.path.rstrip("/") + "/" if wanted.path else "").encode(), b"/"
+    low, high = _range(wanted, prefix, delimiter)
+    values = {**source.values, "low": low, "high": high, "limit": wanted.limit}
+    if not delimiter:
+        return _plain(conn, source, wanted.reverse, values)
+    in_path = wanted.path is not None
+    values |= {"prefix": len(prefix), "delimiter": delimiter, "own": b"\0" if in_path else b""}
+    entries, rest, room = conn.execute(_folded(source, wanted.reverse, in_path), values).fetchone()
+    if rest is None:
+        return b"[%b]" % entries
+    bound = {"high": rest + b"\0"} if wanted.reverse else {"low": rest}
+    names = _plain(conn, source, wanted.reverse, {**values, **bound, "limit": room})
+    return b"[%b,%b" % (entries, names[1:]) if entries else names
+
+
+def _plain(conn: sqlite3.Connection, source: Source, reverse: bool, values: Mapping[str, object]) -> bytes:
+    """All names as they are."""
+    rows = source.rows(f"{source.row} AS j", LOW, HIGH, reverse)
+    whole = f"SELECT CAST('[' || coalesce(group_concat(j), '') || ']' AS BLOB) FROM ({rows} LIMIT :limit)"
+    return bytes(conn.execute(whole, values).fetchone()[0])
+
+
+def _range(wanted: Wanted, prefix: bytes, delimiter: bytes) -> tuple[bytes, bytes]:
+    """The first name that may be listed, and the first that may not any more: both markers are left out, with all that is in
+    the folder which the lower one may be, and the folder that `path` names."""
+    low, high = wanted.marker.encode(), wanted.end_marker.encode()
     if wanted.reverse:
         low, high = high, low
-    names = _range(prefix, low, high, wanted.reserved)
-    if not delimiter:
-        statement, values = names.statement(source, f"{source.row} AS j", wanted.reverse)
-        whole = f"SELECT CAST('[' || coalesce(group_concat(j), '') || ']' AS BLOB) FROM ({statement})"
-        return bytes(conn.execute(whole, [*values, wanted.limit]).fetchone()[0])
-    entries = _folded(conn, source, names, wanted, prefix, delimiter, low)
-    return f"[{','.join(entries)}]".encode()
+    behind = low + b"\0"
+    if delimiter and low.endswith(delimiter) and low.find(delimiter, len(prefix)) == len(low) - len(delimiter):
+        behind = low + LAST
+    first = prefix if wanted.path is None else prefix + b"\0"
+    return max(behind, first, b"" if wanted.reserved else RESERVED), min(high or LAST, prefix + LAST)
 
 
-def _range(prefix: str, low: str, high: str, reserved: bool) -> Range:
-    """All names with a prefix between two markers, neither of them included."""
-    names = Range(low, False, high or None)
-    if prefix:
-        if low < prefix:
-            names = Range(prefix, True, names.high)
-        end = after(prefix)
-        if end is not None and (names.high is None or end < names.high):
-            names.high = end
-    if not reserved and names.low < RESERVED:
-        names.low, names.low_in = RESERVED, True
-    return names
+def _folded(source: Source, reverse: bool, in_path: bool) -> str:
+    """The statement that folds: names without the delimiter behind the prefix as they are, the others as their folders, once
+    each; in a path no folders, but names that end with the first delimiter. It gives the entries, and the name from which on
+    all that there is room for is in no folder, if there is one.
 
+    It goes in steps, each from what was `found` to what is found next: a folder as BLOB, or the first name of a run of names
+    in no folder as TEXT. Behind a folder that is a seek, behind a name a search for the folder that ends its run, no farther
+    than a listing may be long. `room` is what may be listed after `was`; less than nothing where the run before is too long.
+    """
+    name = "CAST(name AS BLOB)"
+    at = f"instr(substr({name}, :prefix + 1), :delimiter)"
+    inside = f"{at} BETWEEN 1 AND length({name}) - :prefix - 1" if in_path else f"{at} > 0"
+    folder = f"substr({name}, 1, :prefix + {at} - 1 + length(:delimiter))"
+    either = f"CASE WHEN {inside} THEN {folder} ELSE name END"
+    subdir = "NULL" if in_path else "'{\"subdir\":' || json_quote(CAST(was AS TEXT)) || '}'"
+    begin, behind = "|| :own", "|| x'ff'"  # of the names in a folder; its own name is not in it in a path
+    ahead, search = (f"found {behind}", HIGH), ("found", HIGH)
+    if reverse:
+        ahead, search = (LOW, f"found {begin}"), (LOW, "found")
 
-def _folded(
-    conn: sqlite3.Connection, source: Source, names: Range, wanted: Wanted, prefix: str, delimiter: str, low: str
-) -> list[str]:
-    """The entries: names without the delimiter behind the prefix as they are, the others as their folders, once each."""
-    entries: list[str] = []
-    in_path = wanted.path is not None
-    while len(entries) < wanted.limit:
-        statement, values = names.statement(source, f"name, {source.row}", wanted.reverse)
-        cursor = conn.execute(statement, [*values, wanted.limit - len(entries) + 1])
-        folder = _until_folder(cursor, entries, wanted, prefix, delimiter)
-        if folder is None:
-            break
-        if not in_path and folder != low:
-            entries.append(f'{{"subdir":{_encode(folder).decode()}}}')
-        if wanted.reverse:
-            names.high, names.high_in = folder, in_path
-        else:
-            behind = after(folder)
-            if behind is None:
-                break
-            names.low, names.low_in = behind, True
-    return entries
+    def rows(columns: str, low: str, high: str) -> str:
+        return source.rows(columns, low, high, reverse)
 
+    def run(columns: str, first: str, end: str) -> str:
+        bounds = (f"{end} {behind}", f"{first} || x'00'") if reverse else (first, f"{end} {begin}")
+        return rows(columns, *bounds)
 
-def _until_folder(
-    cursor: sqlite3.Cursor, entries: list[str], wanted: Wanted, prefix: str, delimiter: str
-) -> str | None:
-    """Take rows until one is in a folder: that folder; None where the rows, or the room for them, have come to an end."""
-    width, limit, start = len(delimiter), wanted.limit, len(prefix)
-    in_path = wanted.path is not None
-    for name, entry in cursor:
-        if len(entries) >= limit:
-            break
-        end = name.find(delimiter, start)
-        if in_path and name == prefix:
-            continue
-        if end >= 0 and not (in_path and end + width == len(name)):
-            cursor.close()
-            return str(name[: end + width])
-        entries.append(entry)
-    cursor.close()
-    return None
+    return f"""
+        WITH RECURSIVE step(before, was, found, room) AS (
+            SELECT NULL, NULL, ({rows(either, LOW, HIGH)} LIMIT 1), :limit
+            UNION ALL
+            SELECT was, found,
+                CASE typeof(found) WHEN 'blob' THEN ({rows(either, *ahead)} LIMIT 1)
+                    ELSE (SELECT {folder} FROM ({rows("name", *search)} LIMIT :limit) WHERE {inside} LIMIT 1) END,
+                room - {0 if in_path else "(typeof(found) = 'blob')"}
+                    - CASE typeof(was) WHEN 'text' THEN ({run("count(*)", "was", "found")}) ELSE 0 END
+            FROM step WHERE found IS NOT NULL AND room > 0)
+        SELECT CAST(coalesce(group_concat(entries), '') AS BLOB), CAST(max(rest) AS BLOB), min(room) FROM (
+            SELECT
+                CASE WHEN room >= 0 AND typeof(was) = 'blob' THEN CASE typeof(before) WHEN 'text'
+                    THEN (SELECT group_concat(j) FROM ({run(f"{source.row} AS j", "before", "was")} LIMIT :limit))
+                        || coalesce(',' || {subdir}, '')
+                    ELSE {subdir} END END AS entries,
+                CASE WHEN room < 0 THEN before WHEN found IS NULL AND typeof(was) = 'text' THEN was END AS rest,
+                CASE WHEN room >= 0 THEN room END AS room
+            FROM step)"""
