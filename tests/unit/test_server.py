@@ -280,3 +280,78 @@ async def test_an_opened_file_is_sent_whole_though_its_name_is_gone(tmp_path: Pa
         async with serving(answer) as port, aiohttp.ClientSession() as session:
             async with session.get(f"http://127.0.0.1:{port}/") as reply:
                 assert await reply.read() == WHOLE[10:]
+
+
+GET, HEAD, OLD, OLD_KEPT, LAST = (
+    b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+)
+BYTES = "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("sent", "response", "line", "length", "type", "connection", "body"),
+    [
+        (GET, Response(200, b"ab"), "HTTP/1.1 200 OK", "2", BYTES, None, b"ab"),
+        (GET, Response(200, b"ab", {"content-type": "x/y"}), "HTTP/1.1 200 OK", "2", "x/y", None, b"ab"),
+        (GET, Response(200, b"ab", {"content-length": "9"}), "HTTP/1.1 200 OK", "2", BYTES, None, b"ab"),
+        (GET, Response(404), "HTTP/1.1 404 Not Found", "0", None, None, b""),
+        (GET, Response(498, b"ab"), "HTTP/1.1 498 ", "2", BYTES, None, b"ab"),
+        (GET, Response(204, b"ab"), "HTTP/1.1 204 No Content", None, None, None, b""),
+        (GET, Response(204, b"", {"Content-Length": "7"}), "HTTP/1.1 204 No Content", "0", None, None, b""),
+        (GET, Response(304), "HTTP/1.1 304 Not Modified", None, None, None, b""),
+        (HEAD, Response(200, b"ab"), "HTTP/1.1 200 OK", "2", None, None, b""),
+        (HEAD, Response(200, b"", {"Content-Length": "7"}), "HTTP/1.1 200 OK", "7", None, None, b""),
+        (HEAD, Response(404), "HTTP/1.1 404 Not Found", None, None, None, b""),
+        (OLD, Response(200, b"ab"), "HTTP/1.0 200 OK", "2", BYTES, "closed", b"ab"),
+        (OLD_KEPT, Response(200, b"ab"), "HTTP/1.0 200 OK", "2", BYTES, "keep-alive", b"ab"),
+        (LAST, Response(200, b"ab"), "HTTP/1.1 200 OK", "2", BYTES, "close", b"ab"),
+        (GET, Response(200, b"ab", {"Connection": "close"}), "HTTP/1.1 200 OK", "2", BYTES, "close", b"ab"),
+    ],
+)
+async def test_what_a_reply_looks_like(
+    sent: bytes,
+    response: Response,
+    line: str,
+    length: str | None,
+    type: str | None,
+    connection: str | None,
+    body: bytes,
+) -> None:
+    async def answer(_: Request) -> Response:
+        return Response(response.status, response.body, dict(response.headers))
+
+    async with serving(answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        open_still = connection in (None, "keep-alive")
+        for _ in range(2 if open_still else 1):
+            writer.write(sent)
+            head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).decode()
+            first, *lines = head.rstrip("\r\n").split("\r\n")
+            told = dict(each.lower().split(": ", 1) for each in lines)
+            assert len(told) == len(lines), "each is said once"
+            assert first == line
+            assert (told.get("content-length"), told.get("content-type")) == (length, type)
+            assert told.get("connection") == (None if connection == "closed" else connection)
+            assert "date" in told
+            assert "server" in told
+            assert await reader.readexactly(len(body)) == body
+        if not open_still:
+            assert await asyncio.wait_for(reader.read(), 60) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_nobody_writes_headers_of_his_own() -> None:
+    async def answer(_: Request) -> Response:
+        return Response(200, b"ab", {"X-Said": "a\r\nX-Other: b"})
+
+    async with serving(answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(GET)
+        assert b"X-Other" not in await asyncio.wait_for(reader.read(), 60)
+        writer.close()
+        await writer.wait_closed()
