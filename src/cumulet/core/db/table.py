@@ -75,7 +75,7 @@ def column(name: str, annotation: Any, *, primary_key: bool = False, index: bool
     elif bare is int:
         kind = BigInteger()
     elif bare is float:
-        kind = Float().with_variant(DOUBLE(), "mysql", "mariadb")
+        kind = Float().with_variant(DOUBLE(asdecimal=False), "mysql", "mariadb")
     elif bare is str:
         length = kept.length if kept else _longest(extras)
         kind = String(length) if length else LONG_TEXT
