@@ -22,8 +22,7 @@ def log_request(
     of many arguments costs a small request more."""
     if access.isEnabledFor(logging.INFO):
         took = (time.perf_counter() - started) * 1000
-        shown = path if path.isprintable() else one_line(path)
         access.info(
             f"{service} {request.remote} {request_id} {caller.user_id or '-'} {caller.project_id or '-'} "
-            f"{request.method} {shown} {status} {took:.1f} ms"
+            f"{request.method} {one_line(path)} {status} {took:.1f} ms"
         )

@@ -5,9 +5,8 @@ listings of containers took no less time than one would, and twice the processor
 itself can be asked to. Reference: https://www.sqlite.org/c3ref/c_config_covering_index_scan.html
 """
 
+import _sqlite3
 import ctypes
-import sqlite3  # noqa: F401 - it makes SQLite ready, which is undone here
-from importlib.util import find_spec
 
 MEMSTATUS = 9
 """SQLITE_CONFIG_MEMSTATUS"""
@@ -15,11 +14,11 @@ MEMSTATUS = 9
 
 def library() -> ctypes.CDLL | None:
     """SQLite as Python has it; None where it is built into Python and cannot be reached."""
-    spec = find_spec("_sqlite3")
-    if spec is None or not spec.has_location or spec.origin is None:
+    file = getattr(_sqlite3, "__file__", None)
+    if file is None:
         return None
     try:
-        found = ctypes.CDLL(spec.origin)
+        found = ctypes.CDLL(file)
     except OSError:
         return None
     needed = ("sqlite3_memory_used", "sqlite3_shutdown", "sqlite3_config", "sqlite3_initialize")

@@ -51,10 +51,8 @@ class Core:
         if request.version not in limits.VERSIONS:
             return refuse(400, f"Invalid path: the API's version is {' or '.join(limits.VERSIONS)}.")
         headers = request.headers
-        if "X-Timestamp" not in headers and request.method not in (
-            "GET",
-            "HEAD",
-        ):  # nodes know themselves what time it is
+        reads = request.method in ("GET", "HEAD")
+        if not reads and "X-Timestamp" not in headers:  # of a read the nodes know themselves what time it is
             headers["X-Timestamp"] = Timestamp.now().internal
         kind: Kind = "object" if request.object else "container" if request.container else "account"
         methods = SERVED[kind]
@@ -69,11 +67,7 @@ class Core:
         if request.authorize is not None:
             request.acl = None
             refusal = await request.authorize(request)
-            if (
-                refusal is not None
-                and kind != "object"
-                and (kind == "account" or request.method not in ("GET", "HEAD"))
-            ):
+            if refusal is not None and kind != "object" and (kind == "account" or not reads):
                 return refusal
         if kind != "account" and "Origin" in headers:
             return await with_cors(self, request, serve(self, request, refusal))
